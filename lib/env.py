@@ -1,0 +1,76 @@
+"""The settings that come from environment variables (shell: lib/env.sh; contract section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from claude_bottle.lib.errors import BottleError
+
+DEFAULT_IMAGE = "claude-bottle:latest"
+DEFAULT_PIPELOCK_IMAGE = (
+    "ghcr.io/luckypipewrench/pipelock@sha256:3b1a39417b98406ddc5dc2d8fcb42865ddc0c68a43d355db55f0f8cb06bc6de9"
+)
+DEFAULT_PIPELOCK_PORT = "8888"
+DEFAULT_HOME = "/home/node"
+
+TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
+TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the CLAUDE_BOTTLE_* variables and HOME say. Set but empty counts as unset.
+
+    The OAuth token is not here: see ``has_token`` and ``Secrets``.
+    """
+
+    image: str
+    pinned_container: str
+    derived_image: str
+    pipelock_image: str
+    pipelock_port: str
+    bottle_home: str
+    bottle_skills_dir: str
+    has_token: bool
+    dry_run: bool
+    host_home: str
+
+    def derived_image_for(self, slug: str) -> str:
+        """Return the tag of the ``--cwd`` image (shell: env_derived_image)."""
+        return self.derived_image or f"claude-bottle:cwd-{slug}"
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of an environment.
+
+    Args:
+        environ: the caller's environment.
+    """
+
+    def get(name: str, default: str = "") -> str:
+        return environ.get(name) or default
+
+    home = get("CLAUDE_BOTTLE_CONTAINER_HOME", DEFAULT_HOME)
+    return Settings(
+        image=get("CLAUDE_BOTTLE_IMAGE", DEFAULT_IMAGE),
+        pinned_container=get("CLAUDE_BOTTLE_CONTAINER"),
+        derived_image=get("CLAUDE_BOTTLE_DERIVED_IMAGE"),
+        pipelock_image=get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", DEFAULT_PIPELOCK_IMAGE),
+        pipelock_port=get("CLAUDE_BOTTLE_PIPELOCK_PORT", DEFAULT_PIPELOCK_PORT),
+        bottle_home=home,
+        bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
+        has_token=bool(get(TOKEN_VARIABLE)),
+        dry_run=get("CLAUDE_BOTTLE_DRY_RUN") == "1",
+        host_home=get("HOME"),
+    )
+
+
+def env_require_home(settings: Settings) -> None:
+    """Fail unless HOME is set (shell: env_require_home).
+
+    Raises:
+        BottleError: HOME is unset or empty.
+    """
+    if not settings.host_home:
+        raise BottleError("HOME is not set")

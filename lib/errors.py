@@ -1,0 +1,58 @@
+"""Every way in which a command can end other than well; each class owns its words and its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BottleError(Exception):
+    """An error the user can act on: one line after ``claude-bottle: error:``, exit status 1.
+
+    Args:
+        message: the line, the shell's own words wherever the shell has the case.
+        hints: further help, one ``claude-bottle: hint:`` line each.
+    """
+
+    status = 1
+
+    def __init__(self, message: str, hints: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hints = tuple(hints)
+
+
+class UsageError(BottleError):
+    """Wrong words on the command line: the error line, then the usage line, exit status 2.
+
+    Args:
+        message: what is wrong, for example ``unknown option: --nope``.
+        usage: the words after the program's name in the usage line.
+    """
+
+    status = 2
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class DockerError(BottleError):
+    """A docker call that failed or did not answer in time."""
+
+
+class Interrupted(Exception):  # noqa: N818 - an event, not an error
+    """A signal asked the launcher to stop; the status is 128 plus its number.
+
+    Args:
+        number: the first signal that arrived.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.status = 128 + number
+
+
+class Declined(Exception):  # noqa: N818 - an answer, not an error
+    """The user said no; nothing was made and the status is 0."""
+
+    status = 0
