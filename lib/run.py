@@ -1,0 +1,342 @@
+"""The one gateway through which processes start; the only module that knows plumbum.
+
+Three ways to run docker: ``capture`` for calls whose words we read, ``stream`` for long ones whose output the user
+watches, ``foreground`` for the session that owns the terminal. A failure is data here; what it means is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from claude_bottle.lib import log, wait
+from claude_bottle.lib.env import TOKEN_VARIABLE
+from claude_bottle.lib.errors import BottleError
+
+QUERY_SECONDS = 10.0
+CHANGE_SECONDS = 60.0
+SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
+STOP_SECONDS = 5.0
+CHUNK = 65536
+TAIL = 65536
+
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a process ended: its status (128 plus the number after a signal) and its output."""
+
+    status: int
+    out: bytes = b""
+    err: bytes = b""
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def text(self) -> str:
+        """Stdout without trailing newlines, as ``$(...)`` gives it."""
+        return decode(self.out)
+
+    @property
+    def failure(self) -> str:
+        """Docker's own words, with the line breaks inside them kept."""
+        return decode(self.err)
+
+
+class Watcher(Protocol):
+    """Who is told of every process, so that none outlives a launcher that was killed."""
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Descriptors that a detached call holds open until it has ended."""
+
+    def started(self, pid: int) -> None: ...
+
+    def ended(self, pid: int) -> None: ...
+
+
+_watcher: list[Watcher] = []
+
+
+def watch(watcher: Watcher) -> None:
+    """Tell the watcher of every process from now on."""
+    _watcher[:] = [watcher]
+
+
+def decode(data: bytes) -> str:
+    """Return bytes as text that comes out of ``log`` as it went in, without trailing newlines."""
+    return data.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def find_docker() -> str:
+    """Return the path of the docker client.
+
+    Raises:
+        BottleError: there is none on PATH.
+    """
+    path = shutil.which("docker", path=os.environ.get("PATH", ""))
+    if path is None:
+        raise BottleError("docker not found on PATH")
+    return path
+
+
+def child_env() -> dict[str, str]:
+    """Return the environment of a child: the caller's own, less the token, which no child needs."""
+    return {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+
+
+def load() -> None:
+    """Import what starting a process needs, so that a teardown cannot fail for want of a file."""
+    import plumbum  # noqa: F401
+
+
+def spawn(program: str, words: Sequence[str], **how: Any) -> Process:
+    """Start a process with this gateway's environment.
+
+    Args:
+        program: path of the program.
+        words: its arguments.
+        how: as for ``subprocess.Popen``; plumbum's ``new_session`` too.
+    """
+    from plumbum import local
+
+    assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
+    process: Any = local[os.path.abspath(program)][tuple(words)].popen(env=child_env(), **how)
+    for watcher in _watcher:
+        watcher.started(process.pid)
+    return cast(Process, process)
+
+
+def _reap(process: Process) -> int:
+    """Return the status of a process that has ended, as a shell counts it."""
+    for watcher in _watcher:
+        watcher.ended(process.pid)
+    status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+def stop(process: Process) -> int:
+    """End a process: first politely, then not (nox has the same habit), and return its status.
+
+    Args:
+        process: one that ``spawn`` returned.
+    """
+    for end in (process.terminate, process.kill):
+        if process.poll() is None:
+            end()
+            await_end(process, time.monotonic() + STOP_SECONDS)
+    return _reap(process)
+
+
+def await_end(process: Process, deadline: float | None = None, *, interruptible: bool = False) -> bool:
+    """Wait until a process has ended.
+
+    Args:
+        process: one that ``spawn`` returned.
+        deadline: seconds of ``time.monotonic()``, or None.
+        interruptible: come back early when a stopping signal arrives.
+
+    Returns:
+        Whether it has ended.
+    """
+    while process.poll() is None:
+        if interruptible and wait.pending_signal() is not None:
+            return False
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        wait.wait_for(deadline=deadline)
+    return True
+
+
+class _Pipes:
+    """Feeds a process and takes what it says, one ready descriptor at a time."""
+
+    def __init__(self, process: Process, data: Iterable[bytes]) -> None:
+        self.process = process
+        self.data: Iterator[bytes] = iter(data)
+        self.unsent = b""
+        self.out = process.stdout.fileno() if process.stdout else -1
+        self.err = process.stderr.fileno() if process.stderr else -1
+        self.taken: dict[int, list[bytes]] = {fd: [] for fd in (self.out, self.err) if fd >= 0}
+        self.open = set(self.taken)
+        if process.stdin:
+            os.set_blocking(process.stdin.fileno(), False)
+
+    def turn(self, deadline: float) -> bool:
+        """Wait once; return whether anything moved."""
+        stdin = self.process.stdin
+        writable = [stdin.fileno()] if stdin and not stdin.closed else []
+        ready, writing = wait.wait_for(self.open, writable, deadline)
+        for fd in ready:
+            self._take(fd)
+        if writing:
+            self._feed()
+        return bool(ready or writing)
+
+    def _take(self, fd: int) -> None:
+        data = os.read(fd, CHUNK)
+        if not data:
+            self.open.discard(fd)
+        self.taken[fd].append(data)
+
+    def _feed(self) -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        try:
+            if not self.unsent:
+                self.unsent = next(self.data)
+            self.unsent = self.unsent[os.write(stdin.fileno(), self.unsent) :]
+        except (StopIteration, BrokenPipeError):  # all is said, or nobody listens any more
+            stdin.close()
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream and not stream.closed:
+                stream.close()
+
+    def read(self, fd: int) -> bytes:
+        return b"".join(self.taken.get(fd, []))
+
+
+def capture(
+    words: Sequence[str],
+    *,
+    seconds: float = CHANGE_SECONDS,
+    stdin: Iterable[bytes] = (),
+    interruptible: bool = False,
+) -> Result:
+    """Run docker detached from the terminal and return what it said.
+
+    In a session of its own, so that a Ctrl-C cannot cut a create in half.
+
+    Args:
+        words: docker's arguments.
+        seconds: the longest it may be silent; what it did not finish by then it is made to stop.
+        stdin: pieces of what it reads.
+        interruptible: end it when a stopping signal arrives; only for calls that change nothing.
+
+    Raises:
+        BottleError: no docker on PATH.
+        Interrupted: a stopping signal arrived (only with ``interruptible``).
+    """
+    inherited = tuple(fd for watcher in _watcher for fd in watcher.inherited)
+    process = spawn(
+        find_docker(),
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        new_session=True,
+        pass_fds=inherited,
+    )
+    pipes = _Pipes(process, stdin)
+    deadline = time.monotonic() + seconds
+    try:
+        while (pipes.open or process.poll() is None) and time.monotonic() < deadline:
+            if interruptible and wait.pending_signal() is not None:
+                stop(process)
+                wait.check_signals()
+            if pipes.turn(deadline):
+                deadline = time.monotonic() + seconds
+        timed_out = process.poll() is None
+        status = stop(process) if timed_out else _reap(process)
+    finally:
+        pipes.close()
+    return _result(words, status, pipes.read(pipes.out), pipes.read(pipes.err), timed_out, seconds)
+
+
+def _result(words: Sequence[str], status: int, out: bytes, err: bytes, timed_out: bool, seconds: float) -> Result:
+    if timed_out:
+        err += f"docker {call_name(words)} gave no answer within {seconds:.0f} s".encode()
+        status = status or 1
+    return Result(status, out, err, timed_out)
+
+
+def call_name(words: Sequence[str]) -> str:
+    """Return how a docker call is named in a message: its command, without what it works on."""
+    groups = ("network", "container", "image")
+    return " ".join(words[:2] if words[0] in groups else words[:1])
+
+
+def query(words: Sequence[str]) -> Result:
+    """Run a docker call that changes nothing; it is short, and a signal ends it."""
+    return capture(words, seconds=QUERY_SECONDS, interruptible=True)
+
+
+def stream(words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = False) -> Result:
+    """Run a long docker call and let the user watch: all its output goes to our stderr.
+
+    It stays in our process group, where Ctrl-C reaches it.
+
+    Args:
+        words: docker's arguments.
+        stdin: what it reads.
+        quiet_errors: keep its stderr for the result's ``err`` alone.
+
+    Raises:
+        BottleError: no docker on PATH.
+        Interrupted: a stopping signal arrived; the process has been ended.
+    """
+    process = spawn(find_docker(), words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = _Pipes(process, [stdin] if stdin else [])
+    deadline = time.monotonic() + SILENT_SECONDS
+    timed_out = False
+    try:
+        while not timed_out and (pipes.open or process.poll() is None):
+            if wait.pending_signal() is not None:
+                stop(process)
+                wait.check_signals()
+            if pipes.turn(deadline):
+                deadline = time.monotonic() + SILENT_SECONDS
+                _show(pipes, quiet_errors)
+            timed_out = time.monotonic() >= deadline
+        status = stop(process) if timed_out else _reap(process)
+    finally:
+        pipes.close()
+    return _result(words, status, b"", pipes.read(pipes.err), timed_out, SILENT_SECONDS)
+
+
+def _show(pipes: _Pipes, quiet_errors: bool) -> None:
+    for fd, taken in pipes.taken.items():
+        if fd == pipes.err and quiet_errors:
+            continue
+        log.write(b"".join(taken))
+        taken.clear()
+
+
+def foreground(words: Sequence[str]) -> Process:
+    """Start docker with our own three streams, in our process group: it has the terminal.
+
+    Args:
+        words: docker's arguments.
+
+    Raises:
+        BottleError: no docker on PATH.
+    """
+    return spawn(find_docker(), words, stdin=None, stdout=None, stderr=None)
+
+
+def finish(process: Process) -> int:
+    """Wait for a foreground process; a stopping signal ends it with TERM.
+
+    Returns:
+        Its status, 128 plus the number if a signal ended it.
+
+    Raises:
+        Interrupted: a stopping signal arrived; the process has been ended.
+    """
+    if not await_end(process, interruptible=True):
+        stop(process)
+        wait.check_signals()
+    return _reap(process)

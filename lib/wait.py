@@ -1,0 +1,100 @@
+"""Signals as flags, and the one function in which the launcher ever blocks.
+
+A handler only notes its number: an exception raised from one may surface anywhere, and has been seen to lose a resource
+between its creation and its record. Whatever can take time waits in ``wait_for`` instead, which every signal and every
+ending child wakes; so neither a question nor a docker call can swallow a Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from types import FrameType
+
+from claude_bottle.lib.errors import Interrupted
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_pending: list[int] = []
+_wakeup: list[int] = []  # the read end of the descriptor that signals write to; empty until installed
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    _pending.append(number)
+
+
+def _ignore_child(_number: int, _frame: FrameType | None) -> None:
+    """Only so that SIGCHLD reaches the wakeup descriptor."""
+
+
+def signals_install() -> None:
+    """Register the handlers; call it before the first resource exists. A second call does nothing.
+
+    A signal that was ignored when the launcher started, as under nohup, stays ignored.
+    """
+    if _wakeup:
+        return
+    read_end, write_end = os.pipe()
+    for fd in (read_end, write_end):
+        os.set_blocking(fd, False)
+    _wakeup.append(read_end)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _ignore_child)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _note)
+
+
+def signals_ignore() -> None:
+    """Ignore the stopping signals for good; for a process that must outlive a terminal."""
+    signals_install()
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def pending_signal() -> int | None:
+    """Return the first stopping signal that arrived, or None."""
+    return _pending[0] if _pending else None
+
+
+def check_signals() -> None:
+    """Stop making things when a signal asks for it.
+
+    Raises:
+        Interrupted: a stopping signal has arrived.
+    """
+    if _pending:
+        raise Interrupted(_pending[0])
+
+
+def wait_for(
+    readable: Iterable[int] = (), writable: Iterable[int] = (), deadline: float | None = None
+) -> tuple[set[int], set[int]]:
+    """Block until a descriptor is ready, a signal or the end of a child arrives, or the deadline passes.
+
+    The caller looks again at what it waits for after every return; a return promises nothing.
+
+    Args:
+        readable: descriptors to read from.
+        writable: descriptors to write to.
+        deadline: seconds of ``time.monotonic()``, or None for no bound.
+
+    Returns:
+        The descriptors that are ready to be read, and those ready to be written.
+    """
+    timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+    ready, writing, _ = select.select([*_wakeup, *readable], list(writable), [], timeout)
+    if _wakeup and _wakeup[0] in ready:
+        _drain(_wakeup[0])
+    return set(ready).difference(_wakeup), set(writing)
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 512):
+            pass
+    except BlockingIOError:
+        pass
