@@ -1,0 +1,129 @@
+"""The bottle's env: literals go into a file, the other values stay in memory (shell: lib/env_resolve.sh)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class EnvEntry:
+    """One variable: its literal value, the host variable it comes from, or the question to ask."""
+
+    name: str
+    mode: Literal["literal", "host", "secret"]
+    text: str
+
+
+class Secrets:
+    """Values that no file and no argument may hold. It shows names, never a value."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        """Keep a value; the last one of a name counts."""
+        self._values[name] = value
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names."""
+        return tuple(self._values)
+
+    def payload(self) -> bytes:
+        """Return NAME=VALUE, each ended by a NUL."""
+        lines = (f"{name}={value}\0" for name, value in self._values.items())
+        return "".join(lines).encode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"<Secrets {' '.join(self._values)}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not to be copied")
+
+
+def env_check(manifest: Manifest, bottle: str) -> None:
+    """Fail unless names and types are right (shell: env_check).
+
+    Raises:
+        BottleError: with all that is wrong; never with a value.
+    """
+    env = bottle_part(manifest, bottle, "env")
+    if env is not None and not isinstance(env, dict):
+        raise BottleError(f"bottle '{bottle}': env must be an object")
+    problems = []
+    for name, value in (env or {}).items():
+        if not _NAME.fullmatch(name):
+            problems.append(f"bottle '{bottle}': invalid env name '{name}'")
+        elif not isinstance(value, str):
+            problems.append(f"bottle '{bottle}': env value for '{name}' must be a string")
+    fail_with(problems)
+
+
+def env_entries(manifest: Manifest, bottle: str) -> tuple[EnvEntry, ...]:
+    """Return the variables in manifest order (shell: env_entries)."""
+    return tuple(_entry(name, value) for name, value in (bottle_part(manifest, bottle, "env") or {}).items())
+
+
+def _entry(name: str, value: str) -> EnvEntry:
+    if value.startswith("?"):
+        return EnvEntry(name, "secret", value[1:])
+    host = _HOST.fullmatch(value)
+    return EnvEntry(name, "host", host[1]) if host else EnvEntry(name, "literal", value)
+
+
+def env_resolve(
+    entries: Iterable[EnvEntry],
+    environ: Mapping[str, str],
+    ask_secret: Callable[[str, str], str],
+    reserved: frozenset[str],
+) -> Secrets:
+    """Return the values of secrets and host variables, asking where needed (shell: env_resolve).
+
+    Args:
+        entries: in manifest order.
+        environ: the caller's environment.
+        ask_secret: gets name and question, returns the answer.
+        reserved: names that the launcher sets itself.
+
+    Raises:
+        BottleError: a host variable is not set, no value was entered, or a literal has a newline.
+    """
+    secrets = Secrets()
+    for entry in entries:
+        if entry.name in reserved:
+            continue
+        if entry.mode == "literal":
+            _check_literal(entry)
+        elif entry.mode == "host":
+            if entry.text not in environ:
+                raise BottleError(f"host variable '{entry.text}' (for '{entry.name}') is not set")
+            secrets.add(entry.name, environ[entry.text])
+        else:
+            value = ask_secret(entry.name, entry.text)
+            if not value:
+                raise BottleError(f"no value entered for '{entry.name}'")
+            secrets.add(entry.name, value)
+    return secrets
+
+
+def _check_literal(entry: EnvEntry) -> None:
+    if "\n" in entry.text:
+        raise BottleError(f"env '{entry.name}': literal value contains a newline")
+    if "\0" in entry.text:
+        raise BottleError(f"env '{entry.name}': literal value contains a NUL")
+
+
+def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:
+    """Return the literals as docker's env file has them."""
+    literals = (e for e in entries if e.mode == "literal" and e.name not in reserved)
+    return "".join(f"{entry.name}={entry.text}\n" for entry in literals)
