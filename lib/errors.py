@@ -40,7 +40,7 @@ class DockerError(BottleError):
     """A docker call that failed or did not answer in time."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an event, not an error
+class Interrupted(Exception):
     """A signal asked the launcher to stop; the status is 128 plus its number.
 
     Args:
@@ -52,7 +52,7 @@ class Interrupted(Exception):  # noqa: N818 - an event, not an error
         self.status = 128 + number
 
 
-class Declined(Exception):  # noqa: N818 - an answer, not an error
+class Declined(Exception):
     """The user said no; nothing was made and the status is 0."""
 
     status = 0

@@ -1,0 +1,152 @@
+"""The agent's container: how it is made, and what goes into it (shell: docker_run_agent and the copies)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from claude_bottle.lib import docker, log, run, skills, tarstream
+from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.journal import AGENT, Journal
+from claude_bottle.lib.plan import Plan
+
+SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
+VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is
+VALUES_FILE = f"{VALUES_DIR}/environ"
+NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
+# A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
+NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
+TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
+
+
+def agent_options(plan: Plan, network: str, proxy: str, env_file: Path) -> list[str]:
+    """Return the options of the agent's container, without its name.
+
+    Args:
+        plan: of the start.
+        network: id of the internal network.
+        proxy: the sidecar's address.
+        env_file: the literals.
+    """
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS]
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        words += ["-e", f"{name}={proxy}"]
+    for name in ("NO_PROXY", "no_proxy"):
+        words += ["-e", f"{name}=localhost,127.0.0.1"]
+    for name in plan.switches:
+        words += ["-e", f"{name}=1"]
+    if env_file.stat().st_size:
+        words += ["--env-file", str(env_file)]
+    return words
+
+
+def agent_create(journal: Journal, plan: Plan, options: list[str], image: str) -> tuple[str, str]:
+    """Create the agent's container, under a later suffix when the name is gone by now (shell: docker_run_agent).
+
+    Returns:
+        Its name and its id.
+
+    Raises:
+        BottleError: docker refused, or every name is taken.
+    """
+    names = iter([plan.settings.pinned_container] if plan.settings.pinned_container else _names_from(plan))
+    name = next(names)
+    log.log_info(f"starting container {name}")
+    while True:
+        words = [*options, image, "sleep", "infinity"]
+        made = docker.create_container(journal, plan.slug, AGENT, name, words)
+        if made.ok:
+            return name, made.text.strip()
+        if not docker.is_name_conflict(made):
+            raise DockerError(f"docker run failed: {made.failure}")
+        if plan.settings.pinned_container:
+            raise docker.pinned_taken(name)
+        name = next(names)
+        log.log_info(f"name conflict; retrying as {name}")
+
+
+def _names_from(plan: Plan) -> Iterator[str]:
+    """Yield the planned name and those after it."""
+    started = False
+    for name in docker.container_names(plan.base_name):
+        started = started or name == plan.container
+        if started:
+            yield name
+
+
+def copy_seed(plan: Plan, container: str, name: str) -> None:
+    """Put the prompt in, and what brings the client straight to its own prompt (shell: docker_copy_prompt).
+
+    Raises:
+        DockerError: docker refused.
+    """
+    log.log_info(f"copying prompt into {name}:{plan.prompt_path}")
+    home = [
+        *tarstream.member(".claude-bottle-prompt.txt", log.encode(plan.prompt)),
+        *tarstream.member(".claude.json", _onboarding(plan.workdir)),
+        *tarstream.folder(".claude"),
+        *tarstream.member(".claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n'),
+        tarstream.END,
+    ]
+    docker.docker_step("copying prompt", ["cp", "-", f"{container}:{plan.settings.bottle_home}"], home)
+    program = Path(__file__).with_name("session.pl").read_bytes()
+    tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
+    docker.docker_step("copying prompt", ["cp", "-", f"{container}:/"], tool)
+
+
+def _onboarding(workdir: str) -> bytes:
+    seed = {"hasCompletedOnboarding": True, "projects": {workdir: {"hasTrustDialogAccepted": True}}}
+    return json.dumps(seed).encode() + b"\n"
+
+
+def copy_skills(plan: Plan, container: str, name: str) -> None:
+    """Put the skills in, owned by node (shell: skills_copy).
+
+    Raises:
+        BottleError: a skill is gone, or docker refused.
+    """
+    target = plan.settings.bottle_skills_dir
+    for skill in plan.skills:
+        source = skills.skills_host_path(plan.settings.host_home, skill)
+        if not os.path.isdir(source):
+            raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
+        log.log_info(f"copying skill {skill} into {name}:{target}/{skill}")
+        _copy_tree("copying skill", source, f"{target}/{skill}", container, [target])
+
+
+def copy_git(plan: Plan, container: str, name: str) -> None:
+    """Put the working directory's .git in, owned by node (shell: docker_copy_git).
+
+    Raises:
+        DockerError: docker refused.
+    """
+    source = os.path.join(plan.cwd, ".git")
+    if not (plan.request.with_cwd and os.path.isdir(source)):
+        return
+    log.log_info(f"copying .git into {name}:{plan.workspace}/.git")
+    _copy_tree("copying .git", source, f"{plan.workspace}/.git", container, [])
+
+
+def _copy_tree(what: str, source: str, target: str, container: str, folders: list[str]) -> None:
+    def pieces() -> Iterator[bytes]:
+        for folder in folders:
+            yield from tarstream.folder(folder.lstrip("/"))
+        yield from tarstream.tree(os.path.realpath(source), target.lstrip("/"))
+        yield tarstream.END
+
+    try:
+        docker.docker_step(what, ["cp", "-", f"{container}:/"], pieces())
+    except OSError as problem:
+        raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
+
+
+def agent_start(container: str) -> run.Result:
+    """Start the agent's container."""
+    return run.capture(["start", container])
+
+
+def lacks_ipv6(result: run.Result) -> bool:
+    """Say whether a start failed because the kernel has no IPv6 to be switched off."""
+    return not result.ok and "disable_ipv6" in result.failure

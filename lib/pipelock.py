@@ -1,0 +1,180 @@
+"""The sidecar: the only way out of a bottle (shell: lib/pipelock.sh)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Iterable, Sequence
+
+from claude_bottle.lib import docker, log, run, tarstream, wait
+from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.journal import SIDECAR, Journal
+
+CONFIG_PATH = "/etc/pipelock.yaml"
+HEALTHY_SECONDS = 30.0
+POLL_SECONDS = 0.1
+LOG_LINES = 8
+METRICS_PORTS = ("9091", "9092")
+
+# Each key beyond the contract's is in docs/differences.md with its reason.
+_LIMITS = """\
+forward_proxy:
+  enabled: true
+  max_tunnel_seconds: 14400
+  idle_timeout_seconds: 14400
+  sni_verification: true
+dlp:
+  include_defaults: true
+  scan_env: true
+fetch_proxy:
+  listen: "0.0.0.0:{port}"
+  timeout_seconds: 120
+  max_response_mb: 50
+  monitoring:
+    max_url_length: 4096
+    entropy_threshold: 4.5
+    subdomain_entropy_threshold: 4.0
+    max_requests_per_minute: 1200
+    max_data_per_minute: 0
+response_scanning:
+  enabled: true
+  action: warn
+  sse_streaming:
+    enabled: true
+    action: warn
+logging:
+  format: json
+  output: stdout
+sentry:
+  enabled: false
+metrics_listen: "127.0.0.1:{metrics}"
+"""
+
+
+def pipelock_check_port(port: str) -> None:
+    """Fail unless the sidecar can listen there.
+
+    Raises:
+        BottleError: not a port number.
+    """
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise BottleError(f"CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '{port}'")
+
+
+def pipelock_container_name(slug: str) -> str:
+    """Return the sidecar's name (shell: pipelock_container_name)."""
+    return f"claude-bottle-pipelock-{slug}"
+
+
+def pipelock_proxy_url(sidecar: str, port: str) -> str:
+    """Return the proxy's address inside the bottle (shell: pipelock_proxy_url)."""
+    return f"http://{sidecar}:{port}"
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        return str(ipaddress.IPv4Address(host)) == host
+    except ValueError:
+        return False
+
+
+def _items(values: Iterable[str], indent: str) -> str:
+    return "".join(f"{indent}- {json.dumps(value, ensure_ascii=False)}\n" for value in values)
+
+
+def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str) -> str:
+    """Return the sidecar's configuration (shell: pipelock_write_yaml; contract section 8).
+
+    Args:
+        hosts: the effective allowlist, sorted.
+        ssh_hosts: the ``Hostname`` of each ssh entry.
+        port: where it listens.
+    """
+    names = sorted({host for host in ssh_hosts if not _is_ipv4(host)})
+    addresses = sorted({f"{host}/32" for host in ssh_hosts if _is_ipv4(host)})
+    text = "mode: strict\nenforce: true\napi_allowlist:\n" + _items(hosts, "  ")
+    if names:
+        text += "trusted_domains:\n" + _items(names, "  ")
+    if addresses:
+        text += "ssrf:\n  ip_allowlist:\n" + _items(addresses, "    ")
+    metrics = next(other for other in METRICS_PORTS if other != str(int(port)))
+    return text + _LIMITS.format(port=port, metrics=metrics)
+
+
+def pipelock_pull(image: str) -> None:
+    """Fetch the sidecar's image unless the engine has it; docker shows its progress.
+
+    Raises:
+        DockerError: it cannot be had.
+        Interrupted: a signal stopped it.
+    """
+    if run.query(["image", "inspect", image]).ok:
+        return
+    log.log_info(f"pulling image {image}")
+    result = run.stream(["pull", image], quiet_errors=True)
+    if not result.ok:
+        raise DockerError(f"pipelock: docker create failed: {result.failure}")
+
+
+def pipelock_create(journal: Journal, slug: str, network: str, image: str, port: str) -> tuple[str, str]:
+    """Create the sidecar under the first free name.
+
+    Returns:
+        Its name and its id.
+
+    Raises:
+        BottleError: docker refused, or every name is taken.
+    """
+    words = ["--network", network, "--pull", "never", image]
+    words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
+    for name in docker.container_names(pipelock_container_name(slug)):
+        if docker.docker_container_exists(name):
+            continue
+        log.log_info(f"starting pipelock {name}")
+        made = docker.create_container(journal, slug, SIDECAR, name, words)
+        if made.ok:
+            return name, made.text.strip()
+        if not docker.is_name_conflict(made):
+            raise DockerError(f"pipelock: docker create failed: {made.failure}")
+    raise AssertionError("container_names ends with an error")
+
+
+def pipelock_start(sidecar: str, egress: str, yaml: str, port: str) -> None:
+    """Configure, connect and start the sidecar, and wait until it is healthy (shell: pipelock_start).
+
+    Args:
+        sidecar: its id.
+        egress: the egress network's id.
+        yaml: its configuration.
+        port: where it listens.
+
+    Raises:
+        DockerError: a step failed, or it is not healthy in time.
+        Interrupted: a signal arrived meanwhile.
+    """
+    config = [*tarstream.member("pipelock.yaml", log.encode(yaml), owner=0), tarstream.END]
+    docker.docker_step("pipelock: docker cp", ["cp", "-", f"{sidecar}:/etc"], config)
+    docker.docker_step("pipelock: docker network connect", ["network", "connect", egress, sidecar])
+    docker.docker_step("pipelock: docker start", ["start", sidecar])
+    _await_health(sidecar, port)
+
+
+def _await_health(sidecar: str, port: str) -> None:
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    while time.monotonic() < deadline:
+        look = run.query(["exec", sidecar, "/pipelock", "healthcheck", "--addr", f"127.0.0.1:{port}"])
+        if look.ok:
+            return
+        if "is not running" in look.failure:
+            raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(sidecar))
+        pause = time.monotonic() + POLL_SECONDS
+        while time.monotonic() < pause:
+            wait.check_signals()
+            wait.wait_for(deadline=pause)
+    raise DockerError(f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(sidecar))
+
+
+def _last_words(sidecar: str) -> list[str]:
+    said = run.query(["logs", "--tail", str(LOG_LINES), sidecar])
+    return (said.text + "\n" + said.failure).strip().splitlines()[-LOG_LINES:]

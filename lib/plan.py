@@ -1,0 +1,204 @@
+"""What a start will do, as one frozen record: made before docker makes anything, read by all that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from claude_bottle.lib import (
+    docker,
+    env,
+    env_resolve,
+    log,
+    manifest,
+    pipelock,
+    pipelock_hosts,
+    skills,
+    slug,
+    ssh,
+)
+from claude_bottle.lib.errors import BottleError
+
+PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
+RESERVED = frozenset({*PROXY_NAMES, *(name.lower() for name in PROXY_NAMES)})
+REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+# Quiet and quick starts; the last keeps a workspace's settings from sending the token elsewhere.
+CLAUDE_SWITCHES = (
+    REMOTE_CONTROL_KILLER,
+    "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL",
+    "DISABLE_AUTOUPDATER",
+    "DISABLE_INSTALLATION_CHECKS",
+    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST",
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line."""
+
+    agent: str
+    dry_run: bool = False
+    with_cwd: bool = False
+    remote_control: bool = False
+    yes: bool = False
+    claude_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arguments, manifest and environment of one start. No secret's value is in it."""
+
+    request: Request
+    settings: env.Settings
+    cwd: str
+    slug: str
+    container: str
+    bottle: str
+    entries: tuple[env_resolve.EnvEntry, ...]
+    skills: tuple[str, ...]
+    ssh: tuple[ssh.SshEntry, ...]
+    hosts: tuple[str, ...]
+    prompt: str
+    warnings: tuple[str, ...]
+
+    @property
+    def dry_run(self) -> bool:
+        return self.request.dry_run or self.settings.dry_run
+
+    @property
+    def base_name(self) -> str:
+        return f"claude-bottle-{self.slug}"
+
+    @property
+    def derived_image(self) -> str:
+        return self.settings.derived_image_for(self.slug)
+
+    @property
+    def workspace(self) -> str:
+        return f"{self.settings.bottle_home}/workspace"
+
+    @property
+    def workdir(self) -> str:
+        return self.workspace if self.request.with_cwd else self.settings.bottle_home
+
+    @property
+    def prompt_path(self) -> str:
+        return f"{self.settings.bottle_home}/.claude-bottle-prompt.txt"
+
+    @property
+    def env_names(self) -> list[str]:
+        """The names that reach the container, the token's last and once."""
+        names = [entry.name for entry in self.entries]
+        if self.settings.has_token:
+            names = [name for name in names if name != env.TOKEN_NAME] + [env.TOKEN_NAME]
+        return names
+
+    @property
+    def switches(self) -> list[str]:
+        """Claude's switches that the manifest does not set itself."""
+        own = {entry.name for entry in self.entries}
+        if self.request.remote_control:
+            own.add(REMOTE_CONTROL_KILLER)
+        return [name for name in CLAUDE_SWITCHES if name not in own]
+
+    @property
+    def yaml(self) -> str:
+        return pipelock.pipelock_yaml(self.hosts, [entry.hostname for entry in self.ssh], self.settings.pipelock_port)
+
+
+def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
+    """Look at everything a start depends on, in the shell's order (contract section 6, 2 to 6).
+
+    Args:
+        request: the command line.
+        environ: the caller's environment.
+        cwd: the caller's working directory, symlinks kept.
+
+    Raises:
+        BottleError: whatever is wrong with it; nothing has been made.
+    """
+    settings = env.read_settings(environ)
+    docker.docker_require()
+    env.env_require_home(settings)
+    pipelock.pipelock_check_port(settings.pipelock_port)
+    found = manifest.manifest_load(cwd, settings.host_home)
+    agent = request.agent
+    manifest.manifest_require_agent(found, agent)
+    slugged = slug.agent_slug(agent)
+    container = docker.docker_pick_container_name(f"claude-bottle-{slugged}", settings.pinned_container)
+    names = manifest.manifest_agent_skills(found, agent)
+    skills.skills_check(settings.host_home, names)
+    bottle = manifest.manifest_agent_bottle(found, agent)
+    manifest.manifest_require_bottle(found, agent, bottle)
+    keys = ssh.ssh_load(found, bottle)
+    ssh.ssh_check_keys(cwd, settings.host_home, keys)
+    if keys:
+        raise BottleError(f"bottle '{bottle}': ssh entries are not yet supported")
+    pipelock_hosts.pipelock_check_allowlist(found, bottle)
+    env_resolve.env_check(found, bottle)
+    entries = env_resolve.env_entries(found, bottle)
+    return Plan(
+        request=request,
+        settings=settings,
+        cwd=cwd,
+        slug=slugged,
+        container=container,
+        bottle=bottle,
+        entries=entries,
+        skills=names,
+        ssh=keys,
+        hosts=pipelock_hosts.allowed_hosts(found, bottle, keys),
+        prompt=manifest.manifest_agent_prompt(found, agent),
+        warnings=(*found.warnings, *_warnings(request, settings, bottle, entries)),
+    )
+
+
+def _warnings(
+    request: Request, settings: env.Settings, bottle: str, entries: tuple[env_resolve.EnvEntry, ...]
+) -> list[str]:
+    said = [
+        f"bottle '{bottle}': env '{entry.name}' is set by claude-bottle; the manifest's value is ignored"
+        for entry in entries
+        if entry.name in RESERVED
+    ]
+    if not settings.has_token and env.TOKEN_NAME not in {entry.name for entry in entries}:
+        said.append(f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle")
+    if request.remote_control and settings.has_token:
+        said.append("remote control needs a full login; with only a long-lived token Claude Code starts without it")
+    return said
+
+
+def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
+    """Return the values that no file and no argument may hold, the token among them (shell: env_resolve).
+
+    Args:
+        plan: of the start.
+        environ: the caller's environment.
+        ask: asks for the value of a name, with a question.
+
+    Raises:
+        BottleError: a host variable is not set, or no value was entered.
+    """
+    secrets = env_resolve.env_resolve(plan.entries, environ, ask, RESERVED)
+    if plan.settings.has_token:
+        secrets.add(env.TOKEN_NAME, environ[env.TOKEN_VARIABLE])
+    return secrets
+
+
+def print_preflight(plan: Plan, stage_dir: str) -> None:
+    """Show what is about to happen (shell: print_preflight; contract section 7)."""
+    log.line()
+    log.labelled("agent", plan.request.agent)
+    log.labelled("image", plan.settings.image)
+    if plan.request.with_cwd:
+        log.labelled("derived image", f"{plan.derived_image} (from {plan.cwd})")
+    log.labelled("container", plan.container)
+    log.labelled("stage dir", stage_dir)
+    log.labelled("env (names only)", log.join_words(" ", plan.env_names))
+    log.labelled("skills", log.join_words(" ", plan.skills))
+    log.labelled("bottle", plan.bottle)
+    log.labelled("  ssh hosts", log.join_words(", ", [entry.host for entry in plan.ssh]))
+    log.labelled("  egress", pipelock_hosts.pipelock_allowlist_summary(plan.hosts))
+    log.labelled("prompt", manifest.manifest_prompt_summary(plan.prompt))
+    log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    log.line()

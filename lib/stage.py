@@ -1,0 +1,61 @@
+"""The stage dir: what is about to go into the bottle, for the user to look at before the answer (contract section 6).
+
+Only literals and names are written; a secret never is.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import string
+from pathlib import Path
+
+from claude_bottle.lib import env_resolve, log
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.journal import STAGE, Journal
+from claude_bottle.lib.plan import RESERVED, Plan
+
+_TAIL = string.ascii_letters + string.digits
+
+
+def stage_create(journal: Journal, folder: str) -> Path:
+    """Make the stage dir, mode 700.
+
+    Args:
+        journal: of the launch.
+        folder: where, an empty text for /tmp.
+
+    Raises:
+        BottleError: it cannot be made.
+    """
+    parent = folder or "/tmp"
+    path = Path(parent) / ("claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6)))
+    journal.intend(STAGE, str(path))
+    try:
+        path.mkdir(mode=0o700)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise BottleError(f"cannot create the stage dir in {parent}", [reason]) from None
+    return path
+
+
+def stage_write(stage: Path, plan: Plan) -> None:
+    """Write the sidecar's configuration, the literals, the names of the other values, and the prompt.
+
+    Raises:
+        BottleError: a file cannot be written, for example on a full disk.
+    """
+    names = [e.name for e in plan.entries if e.mode != "literal" and e.name not in RESERVED]
+    _write(stage / "pipelock.yaml", plan.yaml)
+    _write(stage / "agent.env", env_resolve.env_file(plan.entries, RESERVED))
+    _write(stage / "docker-args", "".join(f"-e\n{name}\n" for name in names))
+    _write(stage / "prompt.txt", plan.prompt)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "wb") as file:
+            file.write(log.encode(text))
+    except OSError as problem:
+        raise BottleError(f"cannot write {path}", [problem.strerror or str(problem)]) from None

@@ -1,0 +1,148 @@
+"""A start as named steps, each saying what it needs and what it makes, and the runner that walks them.
+
+Nothing is undone here: removing is ``cleanup_all``'s alone. A step gets what it needs by name and hands back what it
+makes, so that the order can change without touching a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.lib import agent, docker, network, pipelock, run, wait
+from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.journal import WORKSPACE, Journal
+from claude_bottle.lib.plan import Plan
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What every step may read."""
+
+    plan: Plan
+    journal: Journal
+    stage: Path
+
+
+@dataclass(frozen=True)
+class Made:
+    """A thing on the engine: its id, which calls go by, and its name, which messages go by."""
+
+    identity: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: the facts it needs, the fact it makes, and how."""
+
+    needs: tuple[str, ...]
+    makes: str
+    run: Callable[..., Made]
+
+
+def build(launch: Launch) -> Made:
+    """Build the image."""
+    image = launch.plan.settings.image
+    docker.docker_build_image(image)
+    return Made(image, image)
+
+
+def build_workspace(launch: Launch, image: Made) -> Made:
+    """Build the image with the working directory in it, if it was asked for."""
+    plan = launch.plan
+    if not plan.request.with_cwd:
+        return image
+    tag = plan.derived_image
+    if plan.settings.derived_image:  # the user named it, so the user keeps it
+        marks = []
+    else:
+        launch.journal.intend(WORKSPACE, tag)
+        marks = docker.labels(launch.journal.owner, plan.slug, WORKSPACE)
+    home, id_file = plan.settings.bottle_home, launch.stage / "image-id"
+    return Made(docker.docker_build_derived(tag, image.identity, home, plan.cwd, id_file, marks), tag)
+
+
+def create_internal(launch: Launch) -> Made:
+    """Make the bottle's own network."""
+    return Made(network.network_create_internal(launch.journal, launch.plan.slug))
+
+
+def create_egress(launch: Launch) -> Made:
+    """Make the sidecar's way out."""
+    return Made(network.network_create_egress(launch.journal, launch.plan.slug))
+
+
+def pull_sidecar(launch: Launch) -> Made:
+    """Have the sidecar's image."""
+    pipelock.pipelock_pull(launch.plan.settings.pipelock_image)
+    return Made(launch.plan.settings.pipelock_image)
+
+
+def start_sidecar(launch: Launch, internal: Made, egress: Made, sidecar_image: Made) -> Made:
+    """Have a healthy sidecar on both networks."""
+    plan = launch.plan
+    port = plan.settings.pipelock_port
+    name, identity = pipelock.pipelock_create(
+        launch.journal, plan.slug, internal.identity, sidecar_image.identity, port
+    )
+    pipelock.pipelock_start(identity, egress.identity, plan.yaml, port)
+    return Made(identity, name)
+
+
+def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) -> Made:
+    """Have a running bottle with everything in it, but no values yet."""
+    made, started = _try_agent(launch, workspace, internal, sidecar, agent.NO_IPV6)
+    if agent.lacks_ipv6(started):
+        docker.docker_step("docker rm", ["rm", "-f", "-v", made.identity])
+        made, started = _try_agent(launch, workspace, internal, sidecar, ())
+    if not started.ok:
+        raise DockerError(f"docker run failed: {started.failure}")
+    return made
+
+
+def _try_agent(
+    launch: Launch, workspace: Made, internal: Made, sidecar: Made, extra: Sequence[str]
+) -> tuple[Made, run.Result]:
+    plan = launch.plan
+    proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
+    options = agent.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
+    name, identity = agent.agent_create(launch.journal, plan, [*options, *extra], workspace.identity)
+    for copy in (agent.copy_seed, agent.copy_skills, agent.copy_git):
+        wait.check_signals()
+        copy(plan, identity, name)
+    return Made(identity, name), agent.agent_start(identity)
+
+
+STEPS = (
+    Step((), "image", build),
+    Step(("image",), "workspace", build_workspace),
+    Step((), "internal", create_internal),
+    Step((), "egress", create_egress),
+    Step((), "sidecar_image", pull_sidecar),
+    Step(("internal", "egress", "sidecar_image"), "sidecar", start_sidecar),
+    Step(("workspace", "internal", "sidecar"), "agent", start_agent),
+)
+
+
+def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Made]:
+    """Walk the steps in order; a pending signal stops the walk between two of them.
+
+    Args:
+        launch: what every step may read.
+        steps: in an order in which each one's needs have been made.
+
+    Returns:
+        All that was made, by name.
+
+    Raises:
+        BottleError: a step failed.
+        Interrupted: a signal arrived.
+    """
+    facts: dict[str, Made] = {}
+    for step in steps:
+        wait.check_signals()
+        facts[step.makes] = step.run(launch, **{need: facts[need] for need in step.needs})
+    wait.check_signals()
+    return facts
