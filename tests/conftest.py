@@ -1,0 +1,25 @@
+"""Makes the package known as a bare checkout does, and keeps the user's own settings out of the tests."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+package = types.ModuleType("claude_bottle")
+package.__path__ = [str(ROOT)]
+sys.modules["claude_bottle"] = package
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CLAUDE_BOTTLE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
