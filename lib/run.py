@@ -110,6 +110,7 @@ def spawn(program: str, words: Sequence[str], **how: Any) -> Process:
     from plumbum import local
 
     assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
+    wait.wakeup_install()
     process: Any = local[os.path.abspath(program)][tuple(words)].popen(env=child_env(), **how)
     for watcher in _watcher:
         watcher.started(process.pid)

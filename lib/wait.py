@@ -30,11 +30,8 @@ def _ignore_child(_number: int, _frame: FrameType | None) -> None:
     """Only so that SIGCHLD reaches the wakeup descriptor."""
 
 
-def signals_install() -> None:
-    """Register the handlers; call it before the first resource exists. A second call does nothing.
-
-    A signal that was ignored when the launcher started, as under nohup, stays ignored.
-    """
+def wakeup_install() -> None:
+    """Make the end of a child wake ``wait_for``. A second call does nothing."""
     if _wakeup:
         return
     read_end, write_end = os.pipe()
@@ -43,6 +40,14 @@ def signals_install() -> None:
     _wakeup.append(read_end)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _ignore_child)
+
+
+def signals_install() -> None:
+    """Register the handlers; call it before the first resource exists.
+
+    A signal that was ignored when the launcher started, as under nohup, stays ignored.
+    """
+    wakeup_install()
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _note)

@@ -1,5 +1,4 @@
-"""A launcher on the real engine. The sidecar is the real image if CLAUDE_BOTTLE_PIPELOCK_IMAGE names one that the engine
-has, else the stand-in."""
+"""A launcher on the real engine; the sidecar is what CLAUDE_BOTTLE_PIPELOCK_IMAGE names, else the stand-in."""
 
 from __future__ import annotations
 

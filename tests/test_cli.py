@@ -1,0 +1,76 @@
+"""The command line as a user types it, through the checkout's own launcher."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+USAGE = "usage: cli.sh start [--dry-run] [--cwd] [--remote-control] [--yes] <agent> [-- <claude args>]\n"
+
+
+def cli(*words: str | bytes, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [ROOT / "cli.sh", *words], cwd=cwd, capture_output=True, stdin=subprocess.DEVNULL, timeout=300
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def packages() -> None:
+    cli("--help")  # the first run says that it sets up
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["start"], "missing agent name"),
+        (["start", ""], "missing agent name"),
+        (["start", "--nope", "a", "b"], "unknown option: --nope"),
+        (["start", "a", "b", "--nope"], "unexpected argument: b"),
+        (["start", "-h"], "unknown option: -h"),
+        (["start", "--", "a", "--cwd"], "unexpected argument: --cwd"),
+        (["start", "a", "--yes=1"], "unknown option: --yes=1"),
+    ],
+)
+def test_wrong_words_end_with_the_usage_line(words: list[str], what: str) -> None:
+    done = cli(*words)
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"claude-bottle: error: {what}\n{USAGE}"
+
+
+def test_help_of_a_command_is_its_usage_line() -> None:
+    done = cli("start", "a", "--help")
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", USAGE)
+
+
+def test_bytes_that_are_not_utf8_come_out_as_they_went_in() -> None:
+    done = cli(b"caf\xe9")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"claude-bottle: error: unknown command: caf\xe9\n\nusage: cli.sh ")
+
+
+@pytest.mark.parametrize("name", ["click", "plumbum", "jsonschema", "claude_bottle"])
+def test_a_module_in_the_users_folder_is_never_imported(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("import os; os._exit(99)")
+    assert cli("--help", cwd=tmp_path).returncode == 0
+
+
+def test_a_chain_of_links_leads_to_the_checkout(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a folder" / "first").symlink_to(os.path.relpath(ROOT / "cli.sh", tmp_path / "a folder"))
+    (tmp_path / "bottle").symlink_to("a folder/first")
+    done = subprocess.run([tmp_path / "bottle", "help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr.startswith("usage: bottle <command> [args...]\n")
+
+
+def test_help_loads_neither_plumbum_nor_jsonschema() -> None:
+    script = (
+        "import sys,types;p=types.ModuleType('claude_bottle');p.__path__=[sys.argv[1]];sys.modules['claude_bottle']=p\n"
+        "from claude_bottle.cli.main import main\nmain('x',['start','--help'])\n"
+        "sys.exit(bool({'plumbum','jsonschema'} & set(sys.modules)))"
+    )
+    python = next((ROOT / ".venv-run").glob("*/bin/python"))
+    assert subprocess.run([python, "-I", "-c", script, ROOT], capture_output=True, timeout=60).returncode == 0

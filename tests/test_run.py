@@ -1,0 +1,42 @@
+"""The gateway: bounds, bytes, and what a child inherits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from claude_bottle.lib import run
+from claude_bottle.lib.errors import BottleError
+
+from .test_cleanup import fake_docker
+
+
+def test_a_call_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(tmp_path, monkeypatch, "exec sleep 60")
+    result = run.capture(["network", "create", "x"], seconds=0.3)
+    assert result.timed_out and not result.ok
+    assert result.failure == "docker network create gave no answer within 0 s"
+
+
+def test_bytes_pass_through_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(tmp_path, monkeypatch, "cat; printf 'b\\377d' >&2; exit 3")
+    data = bytes(range(256)) * 4096
+    result = run.capture(["cp", "-", "x:/"], stdin=[data[:1000], data[1000:]])
+    assert (result.status, result.out, result.err) == (3, data, b"b\xffd")
+
+
+def test_a_reader_that_stops_early_does_not_break_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(tmp_path, monkeypatch, "exit 0")
+    assert run.capture(["cp", "-", "x:/"], stdin=[b"x" * 1_000_000] * 3).ok
+
+
+def test_the_token_is_not_in_a_childs_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLAUDE_BOTTLE_OAUTH_TOKEN", "not-for-docker")
+    fake_docker(tmp_path, monkeypatch, "env")
+    assert "not-for-docker" not in run.capture(["info"]).text
+
+
+def test_a_missing_docker_is_the_contracts_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BottleError, match=r"^docker not found on PATH$"):
+        run.query(["info"])
