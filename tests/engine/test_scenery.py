@@ -1,0 +1,238 @@
+"""What arrives on the far side of a bottle: at the API, at an allowed and a denied host, and at a sinkhole."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from .conftest import ROOT, TOKEN, Desk, docker, leftovers, until
+
+sys.path.insert(0, str(ROOT / "fixtures"))
+import scenery as scenery_program
+from scenery import ANSWER, SKILL, Scenery
+
+PROJECT = f"cb-scenery-test-{os.getpid()}"
+SLUG = f"scenery-{os.getpid()}"
+PROMPT = "The magic word is zebra."
+
+# Tries each address on TCP and UDP and each name at the resolver; prints what answered.
+DIRECT_WAYS = r"""
+const net = require('net'), dgram = require('dgram'), dns = require('dns');
+const [addresses, ports, names] = process.argv.slice(1).map((word) => JSON.parse(word));
+const reached = [];
+const tcp = (host, port) => new Promise((done) => {
+  const s = net.connect({ host, port, timeout: 2000 });
+  s.on('connect', () => { reached.push(`tcp ${host}:${port}`); s.end('from a direct way\n', done); });
+  s.on('error', done); s.on('timeout', () => { s.destroy(); done(); });
+});
+const udp = (host, port) => new Promise((done) => {
+  const s = dgram.createSocket('udp4');
+  s.on('error', done);
+  s.send('from a direct way', port, host, () => { s.close(); done(); });
+});
+const name = (host) => new Promise((done) => dns.lookup(host, (problem, address) => {
+  if (!problem) reached.push(`name ${host} ${address}`);
+  done();
+}));
+const ways = addresses.flatMap((host) => ports.flatMap((port) => [tcp(host, port), udp(host, port)]));
+Promise.all([...ways, ...names.map(name)]).then(() => { console.log(JSON.stringify(reached)); process.exit(0); });
+"""
+
+# Asks the proxy for a plain page and for a tunnel; prints the status and the body of each.
+THROUGH_PROXY = r"""
+const http = require('http');
+const proxy = new URL(process.env.HTTPS_PROXY), host = process.argv[1];
+const via = { host: proxy.hostname, port: proxy.port };
+const body = (from) => new Promise((done) => {
+  let text = ''; from.on('data', (part) => { text += part; }); from.on('end', () => done(text));
+});
+http.get({ ...via, path: `http://${host}/`, headers: { Host: host } }, async (answer) => {
+  const plain = [answer.statusCode, await body(answer)];
+  const tunnel = http.request({ ...via, method: 'CONNECT', path: `${host}:443` });
+  tunnel.on('connect', (reply) => { console.log(JSON.stringify([plain, reply.statusCode])); process.exit(0); });
+  tunnel.end();
+});
+"""
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """An engine with compose answers."""
+    scenery_program.ensure_engine()
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    return str(scenery_program.COMPOSE_FILE)
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name(engine: None) -> str:
+    os.environ[scenery_program.SUBNET_VARIABLE] = scenery_program.free_subnet()
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Begin with what a killed run of the same name may have left."""
+    return ["down -v", "up --build --wait"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    return ["down -v --timeout 1"]
+
+
+@pytest.fixture(scope="session")
+def stopped_in_order() -> Iterator[None]:
+    """A test run that is ended with TERM still takes its scenery down."""
+    with scenery_program.sigterm_raises():
+        yield
+
+
+@pytest.fixture(scope="session")
+def running_scenery(stopped_in_order: None, docker_services: object) -> Iterator[Scenery]:
+    with Scenery(PROJECT, [SLUG]).watching() as running:
+        yield running
+
+
+@pytest.fixture
+def scenery(running_scenery: Scenery) -> Scenery:
+    """The scenery, with nothing recorded yet."""
+    running_scenery.forget()
+    return running_scenery
+
+
+@pytest.fixture
+def scene(desk: Desk, scenery: Scenery) -> Desk:
+    """A desk whose one agent trusts the fake API."""
+    scenery.write_skill(desk.home)
+    (desk.cwd / "claude-bottle.json").write_text(json.dumps(scenery.manifest(SLUG, PROMPT)))
+    return desk
+
+
+@pytest.fixture
+def bottle(scene: Desk) -> Iterator[str]:
+    """The agent container of a running session."""
+    child = scene.terminal("start", "-y", SLUG)
+    child.expect_exact(f"attaching to claude-bottle-{SLUG}")
+    yield of_role("agent")
+    child.terminate()
+    child.expect(pexpect.EOF)
+    child.close()
+
+
+def of_role(role: str) -> str:
+    labels = (f"label=claude-bottle.role={role}", f"label=claude-bottle.slug={SLUG}")
+    return docker("ps", "-q", *(word for label in labels for word in ("--filter", label)))
+
+
+def in_bottle(box: str, script: str, *words: str) -> object:
+    return json.loads(docker("exec", box, "node", "-e", script, *words))
+
+
+def host_addresses() -> list[str]:
+    """Return every IPv4 address of this machine, those of docker's bridges among them."""
+    words = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    return [word for word in words if ":" not in word]
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listener on every address of this machine."""
+    with socket.create_server(("0.0.0.0", 0)) as made:
+        made.setblocking(False)
+        yield made
+
+
+def heard(listener: socket.socket) -> bool:
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scenery: Scenery) -> None:
+    done = scene.run("start", "-y", SLUG, "--", "-p", "Say hello.")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ANSWER + "\n"
+    asked = [request for request in scenery.requests() if request["path"].startswith("/v1/messages")]
+    assert len(asked) == 1
+    assert PROMPT in asked[0]["system"]
+    assert asked[0]["headers"]["authorization"] == f"Bearer {TOKEN}"
+    assert scenery.requests("denied") == scenery.records("sinkhole") == []
+    assert leftovers(scene) == []
+
+
+def test_an_allowed_host_answers_and_a_denied_host_hears_nothing(bottle: str, scenery: Scenery) -> None:
+    assert in_bottle(bottle, THROUGH_PROXY, "allowed.test") == [[200, "Hello from allowed.test\n"], 200]
+    plain, tunnel = in_bottle(bottle, THROUGH_PROXY, "denied.test")  # type: ignore[misc]
+    assert (plain[0], tunnel) == (403, 403)
+    assert "denied.test" in plain[1]
+    assert scenery.records("denied") == []
+
+
+def test_no_direct_way_leads_out_of_a_bottle(bottle: str, scenery: Scenery, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    targets = [scenery.address("sinkhole"), scenery.address("denied"), *host_addresses()]
+    ports = [53, 80, 443, 5353, 9999, port]
+    names = ["sinkhole.test", "api.anthropic.com", "host.docker.internal", "a-secret.example.test"]
+    began = time.monotonic()
+    assert in_bottle(bottle, DIRECT_WAYS, json.dumps(targets), json.dumps(ports), json.dumps(names)) == []
+    assert time.monotonic() - began < 10
+    assert not heard(listener)
+    assert scenery.records("sinkhole") == scenery.records("denied") == []
+
+
+def test_a_look_up_in_a_bottle_fails_within_about_a_second(bottle: str) -> None:
+    took = in_bottle(
+        bottle,
+        "const t = Date.now(); require('dns').lookup('sinkhole.test', (e) => console.log(e ? Date.now() - t : -1));",
+    )
+    assert isinstance(took, int) and 0 <= took < 2500
+
+
+def test_outside_a_bottle_the_same_ways_are_heard(scenery: Scenery, listener: socket.socket) -> None:
+    gateway = scenery.address("sinkhole").rsplit(".", 1)[0] + ".1"  # the engine takes the first for itself
+    port = listener.getsockname()[1]
+    words = (json.dumps([scenery.address("sinkhole"), gateway]), json.dumps([53, 80, 9999, port]), '["sinkhole.test"]')
+    run = ("run", "--rm", "--network", scenery.network, "--entrypoint", "node", "cb-scenery-upstream:latest", "-e")
+    reached = json.loads(docker(*run, DIRECT_WAYS, *words))
+    assert f"tcp {gateway}:{port}" in reached and any(way.startswith("name sinkhole.test") for way in reached)
+    until(lambda: heard(listener), 5)
+    kinds = {(record["kind"], record["port"]) for record in scenery.records("sinkhole")}
+    assert {("tcp", 53), ("tcp", 80), ("tcp", 9999), ("dns", 53), ("udp", 9999)} <= kinds
+
+
+def test_the_sidecar_of_another_agent_is_left_alone(scenery: Scenery, tmp_path: Path) -> None:
+    """Two runs side by side must not answer each other's bottles."""
+
+    def made(slug: str) -> str:
+        labels = ("--label", "claude-bottle.role=sidecar", "--label", f"claude-bottle.slug={slug}")
+        return docker("create", *labels, "cb-scenery-upstream:latest")
+
+    def connected(box: str) -> bool:
+        return scenery.network in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", box)
+
+    boxes = [made("somebody-else"), made(SLUG)]
+    try:
+        until(lambda: connected(boxes[1]), 10)  # events arrive in order, so the other one has been passed over
+        assert not connected(boxes[0])
+    finally:
+        docker("rm", "-f", *boxes)
+
+
+def test_the_skill_carries_the_authority_and_no_key(scene: Desk) -> None:
+    folder = scene.home / ".claude" / "skills" / SKILL
+    assert sorted(path.name for path in folder.iterdir()) == ["SKILL.md", "ca.pem"]
+    assert "PRIVATE KEY" not in (folder / "ca.pem").read_text()
