@@ -18,50 +18,12 @@ from .conftest import ROOT, TOKEN, Desk, docker, leftovers, until
 
 sys.path.insert(0, str(ROOT / "fixtures"))
 import scenery as scenery_program
+from probes import DIRECT_WAYS, THROUGH_PROXY
 from scenery import ANSWER, SKILL, Scenery
 
 PROJECT = f"cb-scenery-test-{os.getpid()}"
 SLUG = f"scenery-{os.getpid()}"
 PROMPT = "The magic word is zebra."
-
-# Tries each address on TCP and UDP and each name at the resolver; prints what answered.
-DIRECT_WAYS = r"""
-const net = require('net'), dgram = require('dgram'), dns = require('dns');
-const [addresses, ports, names] = process.argv.slice(1).map((word) => JSON.parse(word));
-const reached = [];
-const tcp = (host, port) => new Promise((done) => {
-  const s = net.connect({ host, port, timeout: 2000 });
-  s.on('connect', () => { reached.push(`tcp ${host}:${port}`); s.end('from a direct way\n', done); });
-  s.on('error', done); s.on('timeout', () => { s.destroy(); done(); });
-});
-const udp = (host, port) => new Promise((done) => {
-  const s = dgram.createSocket('udp4');
-  s.on('error', done);
-  s.send('from a direct way', port, host, () => { s.close(); done(); });
-});
-const name = (host) => new Promise((done) => dns.lookup(host, (problem, address) => {
-  if (!problem) reached.push(`name ${host} ${address}`);
-  done();
-}));
-const ways = addresses.flatMap((host) => ports.flatMap((port) => [tcp(host, port), udp(host, port)]));
-Promise.all([...ways, ...names.map(name)]).then(() => { console.log(JSON.stringify(reached)); process.exit(0); });
-"""
-
-# Asks the proxy for a plain page and for a tunnel; prints the status and the body of each.
-THROUGH_PROXY = r"""
-const http = require('http');
-const proxy = new URL(process.env.HTTPS_PROXY), host = process.argv[1];
-const via = { host: proxy.hostname, port: proxy.port };
-const body = (from) => new Promise((done) => {
-  let text = ''; from.on('data', (part) => { text += part; }); from.on('end', () => done(text));
-});
-http.get({ ...via, path: `http://${host}/`, headers: { Host: host } }, async (answer) => {
-  const plain = [answer.statusCode, await body(answer)];
-  const tunnel = http.request({ ...via, method: 'CONNECT', path: `${host}:443` });
-  tunnel.on('connect', (reply) => { console.log(JSON.stringify([plain, reply.statusCode])); process.exit(0); });
-  tunnel.end();
-});
-"""
 
 
 @pytest.fixture(scope="session")
