@@ -91,8 +91,9 @@ def leftovers(desk: Desk) -> list[str]:
     names = (
         docker("ps", "-a", "--format", "{{.Names}}").split() + docker("network", "ls", "--format", "{{.Name}}").split()
     )
-    found = [name for name in names if name.startswith("claude-bottle")]
-    found += docker("images", "-q", "--filter", "label=claude-bottle.owner").split()
+    # Other bottles may run on this engine; the desk's own carry its agent's name.
+    found = [name for name in names if name.startswith("claude-bottle") and "tester" in name]
+    found += docker("images", "-q", "--filter", "label=claude-bottle.slug=tester").split()
     return found + [str(path) for path in desk.tmp.glob("claude-bottle-stage*")]
 
 

@@ -43,7 +43,7 @@ def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn) -> None:
         "sh",
         "-c",
         "printf 'CONNECT denied.test:443 HTTP/1.1\\r\\nHost: denied.test:443\\r\\n\\r\\n' | "
-        "timeout 5 socat - TCP:claude-bottle-pipelock-tester:8888",
+        "timeout 5 socat - TCP:${HTTPS_PROXY#http://}",
     )
     assert denied.stdout.startswith("HTTP/1.1 403"), denied
     assert "domain not in allowlist: denied.test" in denied.stdout
