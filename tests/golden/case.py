@@ -1,0 +1,120 @@
+"""A golden case: a folder with a command, its surroundings, and what the shell launcher said to it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+CASES = REPO / "fixtures" / "golden"
+STREAMS = ("stdout", "stderr", "status", "files")
+ONLY_ADD = {15, 19}  # entries that add lines: hints, and the warning about a missing token
+
+
+@dataclass(frozen=True)
+class Case:
+    """What case.json holds; paths are relative to the case's scratch folder.
+
+    Attributes:
+        args: the launcher's words.
+        env: variables beside the fixed ones; `@ROOT@` is the scratch folder; null takes a variable away.
+        cwd: the working directory, as the user typed it (symlinks kept).
+        dirs: empty folders to make.
+        links: symlinks, name to target.
+        terminal: null without one, else pairs of what to wait for on stderr and what is typed then.
+        faults: as FakeDocker.fault takes them.
+        state: the engine at the start.
+        session: a shell script in place of claude.
+        without: tools to leave off PATH.
+    """
+
+    folder: Path
+    args: list[str]
+    env: dict[str, str | None] = field(default_factory=dict)
+    cwd: str = "project"
+    dirs: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+    terminal: list[list[str]] | None = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    session: str = ""
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def entries(self) -> list[int]:
+        """The numbers of the declared differences that explain the case's port folder."""
+        path = self.folder / "port" / "entry"
+        return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def load(folder: Path) -> Case:
+    """Read a case; an unknown key is an error."""
+    return Case(folder=folder, **json.loads((folder / "case.json").read_text()))
+
+
+def load_all(names: Iterable[str] = ()) -> list[Case]:
+    """Return the named cases, or all."""
+    chosen = [CASES / name for name in names] or sorted(path.parent for path in CASES.glob("*/case.json"))
+    return [load(folder) for folder in chosen]
+
+
+def recording(case: Case) -> dict[str, str]:
+    """Return what the shell launcher said."""
+    return {stream: read(case.folder / stream) for stream in STREAMS}
+
+
+def expected(case: Case) -> dict[str, str]:
+    """Return what the port has to say: the recording with the case's patch, if it has one.
+
+    Raises:
+        ValueError: the patch does not belong to this recording, or does more than its entry allows.
+    """
+    said = recording(case)
+    for stream in STREAMS:
+        path = case.folder / "port" / (stream + ".patch")
+        if path.exists():
+            lines = read(path).split("\n")
+            if "\n".join(difflib.restore(lines, 1)) != said[stream]:
+                raise ValueError(f"{path.name} does not belong to the recording")
+            if set(case.entries) <= ONLY_ADD and any(line.startswith("- ") for line in lines):
+                raise ValueError(f"{path.name} takes lines away, entry {case.entries} may only add")
+            said[stream] = "\n".join(difflib.restore(lines, 2))
+    return said
+
+
+def accept(case: Case, got: dict[str, str], entries: str) -> None:
+    """Write the patch that makes the port's words the expected ones, tied to declared differences."""
+    folder = case.folder / "port"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    (folder / "entry").write_text(entries + "\n")
+    for stream, before in recording(case).items():
+        if before != got[stream]:
+            lines = difflib.ndiff(before.split("\n"), got[stream].split("\n"))
+            write(folder / (stream + ".patch"), "\n".join(line for line in lines if not line.startswith("? ")))
+
+
+def differences(want: dict[str, str], got: dict[str, str]) -> str:
+    """Return a unified diff of all streams; empty when they are equal."""
+    found: list[str] = []
+    for stream in STREAMS:
+        before, after = want[stream].splitlines(True), got[stream].splitlines(True)
+        found += difflib.unified_diff(before, after, f"shell/{stream}", f"port/{stream}")
+    return "".join(line if line.endswith("\n") else line + "\n" for line in found)
+
+
+def read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
