@@ -55,10 +55,11 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stopped_in_order() -> Iterator[None]:
-    """A test run that is ended with TERM still takes its scenery down."""
+def stopped_in_order(docker_compose_project_name: str) -> Iterator[None]:
+    """A test run that is ended with TERM still takes its scenery down, even if compose was doing so and got it too."""
     with scenery_program.sigterm_raises():
         yield
+        scenery_program.compose_down(docker_compose_project_name)
 
 
 @pytest.fixture(scope="session")
