@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import click
 from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import log, wait
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib import env, log, wait
+from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.report import report
 
+LIST_USAGE = "list [agents|active]"
 START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] <agent> [-- <claude args>]"
 
 
@@ -20,21 +21,70 @@ def commands() -> None:
     """Boots Claude Code agents in isolated containers."""
 
 
-def later(name: str, usage: str, text: str) -> None:
-    """Declare a command of the contract that this version does not have."""
+@commands.command("build", cls=ShellCommand, usage="build", help="build (or rebuild) the claude-bottle Docker image")
+def build() -> int:
+    """Build the image."""
+    from claude_bottle.lib import docker
 
-    @commands.command(name, cls=ShellCommand, usage=usage, help=text)
-    @click.argument("rest", nargs=-1)
-    def command(rest: tuple[str, ...]) -> None:
-        raise BottleError(f"{name}: not yet supported")
+    return docker.docker_build_plain(env.read_settings(os.environ).image)
 
 
-later("build", "build", "build (or rebuild) the claude-bottle Docker image")
-later("cleanup", "cleanup", "stop and remove all active claude-bottle containers")
-later("edit", "edit <agent>", "open an agent in vim for editing")
-later("info", "info <agent>", "print env, skills, and prompt details for a named agent")
-later("init", "init", "interactively create a new agent and add it to claude-bottle.json")
-later("list", "list [agents|active]", "list available agents or active containers")
+@commands.command(
+    "cleanup", cls=ShellCommand, usage="cleanup", help="stop and remove all active claude-bottle containers"
+)
+def cleanup() -> int:
+    """Remove every bottle."""
+    from claude_bottle.lib.cleanup_command import cleanup as run_cleanup
+
+    return run_cleanup()
+
+
+@commands.command("edit", cls=ShellCommand, usage="edit <agent>", help="open an agent in vim for editing")
+@click.argument("agent")
+def edit(agent: str) -> int:
+    """Open an agent in the user's editor."""
+    from claude_bottle.lib.manifest_edit import edit as run_edit
+
+    return run_edit(agent, os.environ, logical_cwd())
+
+
+@commands.command(
+    "info", cls=ShellCommand, usage="info <agent>", help="print env, skills, and prompt details for a named agent"
+)
+@click.argument("agent")
+def info(agent: str) -> int:
+    """Print what an agent is granted."""
+    from claude_bottle.lib.info import info as run_info
+
+    return run_info(agent, os.environ, logical_cwd())
+
+
+@commands.command(
+    "init",
+    cls=ShellCommand,
+    usage="init",
+    help="interactively create a new agent and add it to claude-bottle.json",
+)
+def init() -> int:
+    """Ask for a new agent."""
+    from claude_bottle.lib.manifest_edit import init as run_init
+
+    return run_init(os.environ, logical_cwd())
+
+
+@commands.command("list", cls=ShellCommand, usage=LIST_USAGE, help="list available agents or active containers")
+@click.argument("what", required=False)
+def list_command(what: str | None) -> int:
+    """List agents or running bottles."""
+    from claude_bottle.lib import listing
+
+    if what == "active":
+        return listing.list_active()
+    if what not in (None, "agents"):
+        raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
+    settings = env.read_settings(os.environ)
+    env.env_require_home(settings)
+    return listing.list_agents(logical_cwd(), settings.host_home)
 
 
 @commands.command(

@@ -53,6 +53,22 @@ def docker_container_exists(name: str) -> bool:
     return answer.ok
 
 
+def docker_list_own(words: list[str]) -> list[str]:
+    """Return docker's lines that begin with a name of ours, sorted (shell: docker_list_own).
+
+    Args:
+        words: of a call that lists names first.
+
+    Raises:
+        DockerError: it failed; docker's own words have been printed, as in the shell.
+    """
+    answer = run.query(words)
+    if not answer.ok:
+        log.write(answer.err if answer.err.endswith(b"\n") else answer.err + b"\n")
+        raise DockerError(f"docker {words[0]} failed")
+    return sorted((line for line in answer.text.split("\n") if line.startswith("claude-bottle-")), key=log.encode)
+
+
 def container_names(base: str) -> Iterator[str]:
     """Yield base, base-2 ... base-99 (shell: docker_next_container_name).
 
@@ -131,6 +147,19 @@ def docker_build_image(tag: str) -> None:
     """
     log.log_info(f"building image {tag}")
     _build(tag, ["build", "-t", tag, str(image_context())])
+
+
+def docker_build_plain(tag: str) -> int:
+    """Build the agent's image, docker's output untouched (shell: cmd_build).
+
+    Returns:
+        Docker's own status.
+
+    Raises:
+        Interrupted: a signal stopped it.
+    """
+    docker_require()
+    return run.finish(run.foreground(["build", "-t", tag, str(image_context())]))
 
 
 def docker_build_derived(tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
+from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
 
@@ -51,17 +52,38 @@ class Secrets:
         raise TypeError("secrets are not to be copied")
 
 
+def env_names(names: Iterable[str], has_token: bool) -> list[str]:
+    """Return the names that reach the container, the token's last and once.
+
+    Args:
+        names: the manifest's.
+        has_token: whether a token is forwarded.
+    """
+    listed = list(names)
+    if has_token:
+        listed = [name for name in listed if name != env.TOKEN_NAME] + [env.TOKEN_NAME]
+    return listed
+
+
+def env_check_object(manifest: Manifest, bottle: str) -> None:
+    """Fail unless a bottle's env is an object (shell: manifest_check_env_object).
+
+    Raises:
+        BottleError: it is something else.
+    """
+    if not isinstance(bottle_part(manifest, bottle, "env"), dict | None):
+        raise BottleError(f"bottle '{bottle}': env must be an object")
+
+
 def env_check(manifest: Manifest, bottle: str) -> None:
     """Fail unless names and types are right (shell: env_check).
 
     Raises:
         BottleError: with all that is wrong; never with a value.
     """
-    env = bottle_part(manifest, bottle, "env")
-    if env is not None and not isinstance(env, dict):
-        raise BottleError(f"bottle '{bottle}': env must be an object")
+    env_check_object(manifest, bottle)
     problems = []
-    for name, value in (env or {}).items():
+    for name, value in (bottle_part(manifest, bottle, "env") or {}).items():
         if not _NAME.fullmatch(name):
             problems.append(f"bottle '{bottle}': invalid env name '{name}'")
         elif not isinstance(value, str):

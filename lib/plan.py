@@ -88,10 +88,7 @@ class Plan:
     @property
     def env_names(self) -> list[str]:
         """The names that reach the container, the token's last and once."""
-        names = [entry.name for entry in self.entries]
-        if self.settings.has_token:
-            names = [name for name in names if name != env.TOKEN_NAME] + [env.TOKEN_NAME]
-        return names
+        return env_resolve.env_names((entry.name for entry in self.entries), self.settings.has_token)
 
     @property
     def switches(self) -> list[str]:

@@ -140,6 +140,24 @@ def ask_secret(question: str) -> str:
     return answer
 
 
+def ask_line(question: str) -> str:
+    """Ask for a line; blanks around it are dropped, what stands before an end of file counts (shell: ask_line).
+
+    Args:
+        question: the text behind the prefix.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    log.ask(question)
+    fd = _open()
+    try:
+        answer, _ = _read_line(fd)
+    finally:
+        os.close(fd)
+    return answer.strip(" \t")
+
+
 def confirm(question: str) -> None:
     """Return if the user says yes (shell: confirm).
 

@@ -11,7 +11,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from claude_bottle.lib.errors import Interrupted
@@ -26,8 +27,8 @@ def _note(number: int, _frame: FrameType | None) -> None:
     _pending.append(number)
 
 
-def _ignore_child(_number: int, _frame: FrameType | None) -> None:
-    """Only so that SIGCHLD reaches the wakeup descriptor."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing; the signal still reaches the wakeup descriptor."""
 
 
 def wakeup_install() -> None:
@@ -39,7 +40,7 @@ def wakeup_install() -> None:
         os.set_blocking(fd, False)
     _wakeup.append(read_end)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, _ignore_child)
+    signal.signal(signal.SIGCHLD, _ignore)
 
 
 def signals_install() -> None:
@@ -58,6 +59,19 @@ def signals_ignore() -> None:
     signals_install()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Leave Ctrl-C to a child that has the terminal, an editor for example, for as long as the block runs.
+
+    The handler does nothing, rather than being SIG_IGN, which the child would inherit.
+    """
+    before = signal.signal(signal.SIGINT, _ignore)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def pending_signal() -> int | None:

@@ -1,0 +1,219 @@
+"""``init`` and ``edit``: what changes a manifest on the host (shell: cmd_init, cmd_edit, manifest_rewrite)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from claude_bottle.lib import env, log, run, strict_json, terminal, wait
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.manifest import FILE_NAME, Manifest, manifest_find, manifest_load, manifest_require_agent
+
+DEFAULT_BOTTLE = "default"
+
+
+def _new_bottle() -> dict[str, Any]:
+    return {"env": {}, "ssh": [], "egress": {"allowlist": []}}
+
+
+def init(environ: Mapping[str, str], cwd: str) -> int:
+    """Ask for an agent and write it into the working directory's manifest (shell: cmd_init).
+
+    Args:
+        environ: the caller's environment.
+        cwd: the caller's working directory, symlinks kept.
+
+    Returns:
+        0.
+
+    Raises:
+        BottleError: a manifest is at fault, the agent exists, or the file cannot be written.
+        Interrupted: a signal arrived; nothing has been written.
+    """
+    home = _home(environ)
+    found = manifest_find(cwd, home)
+    path = f"{cwd.rstrip('/')}/{FILE_NAME}"
+    terminal.tty_require("cannot ask for the new agent: no terminal")
+    agent = terminal.ask_line("agent name: ")
+    if not agent:
+        raise BottleError("agent name is required")
+    if manifest_file_has_agent(path, agent):
+        raise BottleError(f"agent '{agent}' already exists in {path}")
+    bottle = terminal.ask_line("bottle [default]: ") or DEFAULT_BOTTLE
+    skills = terminal.ask_line("skills (space separated): ")
+    prompt = terminal.ask_line("prompt: ")
+    manifest_add_agent(path, found, agent, bottle, skills, prompt)
+    log.log_info(f"added agent '{agent}' to {path}")
+    return 0
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    settings = env.read_settings(environ)
+    env.env_require_home(settings)
+    return settings.host_home
+
+
+def manifest_file_has_agent(path: str, agent: str) -> bool:
+    """Say whether a file defines an agent (shell: manifest_file_has_agent)."""
+    if not os.path.exists(path):
+        return False
+    agents = strict_json.parse(Path(path).read_bytes()).get("agents")
+    return isinstance(agents, dict) and agent in agents
+
+
+def manifest_file_of_agent(found: Manifest, agent: str) -> str:
+    """Return the file that defines an agent, the working directory's first (shell: manifest_file_of_agent)."""
+    return next(path for path in found.files if manifest_file_has_agent(path, agent))
+
+
+def manifest_add_agent(path: str, found: Manifest, agent: str, bottle: str, skills: str, prompt: str) -> None:
+    """Write a new agent, and its bottle if the merged manifest has none of that name (shell: manifest_add_agent).
+
+    Raises:
+        BottleError: the file cannot be written.
+    """
+
+    def change(whole: dict[str, Any]) -> None:
+        if bottle not in found.bottles:
+            _part(whole, "bottles")[bottle] = _new_bottle()
+        words = [word for word in skills.split(" ") if word]
+        _part(whole, "agents")[agent] = {"bottle": bottle, "skills": words, "prompt": prompt}
+
+    manifest_rewrite(path, change)
+
+
+def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
+    if whole.get(name) is None:
+        whole[name] = {}
+    part: dict[str, Any] = whole[name]
+    return part
+
+
+def manifest_rewrite(path: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest file in one rename (shell: manifest_rewrite).
+
+    A symbolic link stays one, a file keeps its mode, and the numbers of keys that are not touched stay as written.
+
+    Args:
+        path: of the file, which need not exist.
+        change: changes the whole manifest.
+
+    Raises:
+        BottleError: the file cannot be read or written, or is no manifest any more.
+    """
+    target = os.path.realpath(path)
+    try:
+        old = Path(target).read_bytes() if os.path.exists(target) else b"{}"
+        text = strict_json.rewrite(old, change)
+        _replace(target, text)
+    except OSError as problem:
+        raise BottleError(f"cannot write {path}", [problem.strerror or str(problem)]) from None
+    except strict_json.NotJson as problem:
+        raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
+
+
+def _replace(target: str, data: bytes) -> None:
+    fd, new = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=os.path.dirname(target))
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(new, _mode(target))
+        os.replace(new, target)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _mode(target: str) -> int:
+    if os.path.exists(target):
+        return os.stat(target).st_mode & 0o7777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
+    """Open an agent in the user's editor and write it back (shell: cmd_edit).
+
+    Args:
+        agent: its name.
+        environ: the caller's environment.
+        cwd: the caller's working directory, symlinks kept.
+
+    Returns:
+        0.
+
+    Raises:
+        BottleError: the manifest, the editor or its result is at fault; the manifest is as it was.
+    """
+    found = manifest_load(cwd, _home(environ))
+    manifest_require_agent(found, agent)
+    path = manifest_file_of_agent(found, agent)
+    before = strict_json.part_text(Path(path).read_bytes(), ("agents", agent))
+    copy = _edit_file(environ.get("TMPDIR") or "/tmp", before)
+    try:
+        _run_editor(environ, copy, path)
+        _take_back(copy, before, path, agent)
+    except strict_json.NotJson as problem:
+        kept = [f"your text is kept in {copy}"] if os.path.exists(copy) else []
+        message = f"edited agent is not a valid JSON object; {path} left unchanged"
+        raise BottleError(message, [str(problem), *kept]) from None
+    except BaseException:
+        Path(copy).unlink(missing_ok=True)
+        raise
+    Path(copy).unlink(missing_ok=True)
+    return 0
+
+
+def _edit_file(folder: str, text: bytes) -> str:
+    try:
+        fd, name = tempfile.mkstemp(prefix="claude-bottle-edit.", suffix=".json", dir=folder)
+        with open(fd, "wb") as file:
+            file.write(text)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise BottleError(f"cannot create a temporary file in {folder}", [reason]) from None
+    return name
+
+
+def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
+    """Give the terminal to the editor; its command line is split at blanks, as in the shell."""
+    command = (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
+    shown = " ".join(command)
+    failure = f"editor '{shown}' failed; {path} left unchanged"
+    program = shutil.which(command[0]) if command else None
+    if program is None:
+        raise BottleError(failure, [f"'{shown}' was not found; set VISUAL or EDITOR to your editor"])
+    terminal.tty_save()
+    try:
+        with wait.interrupts_ignored():  # Ctrl-C belongs to the editor
+            status = run.finish(run.spawn(program, [*command[1:], copy], stdin=None, stdout=None, stderr=None))
+    finally:
+        terminal.tty_restore()
+    if status:
+        raise BottleError(failure)
+
+
+def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
+    """Write the edited agent into its file; NotJson where it is none."""
+    try:
+        after = Path(copy).read_bytes()
+    except OSError as problem:
+        raise strict_json.NotJson(problem.strerror or str(problem)) from None
+    if after.rstrip(b"\n") == before.rstrip(b"\n"):
+        log.log_info("no changes")
+        return
+    if not isinstance(strict_json.parse(after), dict):
+        raise strict_json.NotJson("an agent is an object: {...}")
+
+    def change(whole: dict[str, Any]) -> None:
+        _part(whole, "agents")[agent] = strict_json.Raw(after)
+
+    manifest_rewrite(path, change)
+    log.log_info(f"updated agent '{agent}' in {path}")
