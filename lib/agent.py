@@ -91,9 +91,6 @@ def copy_seed(plan: Plan, container: str, name: str) -> None:
         tarstream.END,
     ]
     docker.docker_step("copying prompt", ["cp", "-", f"{container}:{plan.settings.bottle_home}"], home)
-    program = Path(__file__).with_name("session.pl").read_bytes()
-    tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
-    docker.docker_step("copying prompt", ["cp", "-", f"{container}:/"], tool)
 
 
 def _onboarding(workdir: str) -> bytes:
@@ -114,6 +111,17 @@ def copy_skills(plan: Plan, container: str, name: str) -> None:
             raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
         log.log_info(f"copying skill {skill} into {name}:{target}/{skill}")
         _copy_tree("copying skill", source, f"{target}/{skill}", container, [target])
+
+
+def copy_session_program(plan: Plan, container: str, name: str) -> None:
+    """Put in what the session begins with.
+
+    Raises:
+        DockerError: docker refused.
+    """
+    program = Path(__file__).with_name("session.pl").read_bytes()
+    tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
+    docker.docker_step("copying the session's program", ["cp", "-", f"{container}:/"], tool)
 
 
 def copy_git(plan: Plan, container: str, name: str) -> None:

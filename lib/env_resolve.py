@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -88,6 +88,8 @@ def env_check(manifest: Manifest, bottle: str) -> None:
             problems.append(f"bottle '{bottle}': invalid env name '{name}'")
         elif not isinstance(value, str):
             problems.append(f"bottle '{bottle}': env value for '{name}' must be a string")
+        elif _entry(name, value).mode == "literal":
+            problems += _literal_problems(name, value)
     fail_with(problems)
 
 
@@ -118,19 +120,17 @@ def env_resolve(
         reserved: names that the launcher sets itself.
 
     Raises:
-        BottleError: a host variable is not set, no value was entered, or a literal has a newline.
+        BottleError: a host variable is not set, or no value was entered.
     """
     secrets = Secrets()
     for entry in entries:
         if entry.name in reserved:
             continue
-        if entry.mode == "literal":
-            _check_literal(entry)
-        elif entry.mode == "host":
+        if entry.mode == "host":
             if entry.text not in environ:
                 raise BottleError(f"host variable '{entry.text}' (for '{entry.name}') is not set")
             secrets.add(entry.name, environ[entry.text])
-        else:
+        elif entry.mode == "secret":
             value = ask_secret(entry.name, entry.text)
             if not value:
                 raise BottleError(f"no value entered for '{entry.name}'")
@@ -138,11 +138,11 @@ def env_resolve(
     return secrets
 
 
-def _check_literal(entry: EnvEntry) -> None:
-    if "\n" in entry.text:
-        raise BottleError(f"env '{entry.name}': literal value contains a newline")
-    if "\0" in entry.text:
-        raise BottleError(f"env '{entry.name}': literal value contains a NUL")
+def _literal_problems(name: str, text: str) -> Iterator[str]:
+    if "\n" in text:
+        yield f"env '{name}': literal value contains a newline"
+    if "\0" in text:
+        yield f"env '{name}': literal value contains a NUL"
 
 
 def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:

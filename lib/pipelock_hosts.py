@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host_names import host_problem
 from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
 from claude_bottle.lib.ssh import SshEntry
 
@@ -20,24 +20,6 @@ DEFAULT_HOSTS = (
     "statsig.anthropic.com",
 )
 SHOWN = 3
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*)(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*\.?", re.ASCII)
-
-
-def host_problem(host: str) -> str:
-    """Return why the sidecar would never match a host, or an empty text; it says nothing itself."""
-    if _HOST.fullmatch(host):
-        return ""
-    if not host:
-        return "is empty"
-    if not host.isascii():
-        return "is not ASCII; write the name in its xn-- form"
-    if "://" in host:
-        return "is a URL; write the host name alone"
-    if re.fullmatch(r"[^:/]+:[0-9]+", host):
-        return "has a port; every port of a listed host is allowed, write the name alone"
-    if "*" in host:
-        return "may have a * only as a leading '*.'"
-    return "is not a host name"
 
 
 def pipelock_check_allowlist(manifest: Manifest, bottle: str) -> None:

@@ -17,7 +17,6 @@ from claude_bottle.lib import (
     slug,
     ssh,
 )
-from claude_bottle.lib.errors import BottleError
 
 PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
 RESERVED = frozenset({*PROXY_NAMES, *(name.lower() for name in PROXY_NAMES)})
@@ -129,8 +128,6 @@ def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
     manifest.manifest_require_bottle(found, agent, bottle)
     keys = ssh.ssh_load(found, bottle)
     ssh.ssh_check_keys(cwd, settings.host_home, keys)
-    if keys:
-        raise BottleError(f"bottle '{bottle}': ssh entries are not yet supported")
     pipelock_hosts.pipelock_check_allowlist(found, bottle)
     env_resolve.env_check(found, bottle)
     entries = env_resolve.env_entries(found, bottle)

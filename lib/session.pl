@@ -46,11 +46,12 @@ while (1) {
     my $ended = waitpid($child, POSIX::WUNTRACED());
     next if $ended < 0 && $!{EINTR};
     last if $ended < 0;
-    if (POSIX::WIFSTOPPED($?)) {
+    my $status = ${^CHILD_STATUS_NATIVE}; # $? does not know of a child that was stopped
+    if (POSIX::WIFSTOPPED($status)) {
         POSIX::tcsetpgrp(0, $child);
         kill 'CONT', -$child;
         next;
     }
-    exit(POSIX::WIFSIGNALED($?) ? 128 + POSIX::WTERMSIG($?) : POSIX::WEXITSTATUS($?));
+    exit(POSIX::WIFSIGNALED($status) ? 128 + POSIX::WTERMSIG($status) : POSIX::WEXITSTATUS($status));
 }
 exit 1;

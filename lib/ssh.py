@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host_names import host_problem
 from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
 
 REQUIRED = ("IdentityFile", "Hostname", "User", "Port")
@@ -42,7 +43,7 @@ def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
 
 
 def _missing(value: Any) -> bool:
-    return value in (None, "", False)
+    return value is None or value == ""
 
 
 def _problems(entry: Any) -> Iterator[str]:
@@ -50,9 +51,31 @@ def _problems(entry: Any) -> Iterator[str]:
         text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
         yield f"ssh entry missing required field 'Host': {text}"
         return
+    who = f"ssh entry for host '{entry['Host']}'"
     for field in REQUIRED:
         if _missing(entry.get(field)):
-            yield f"ssh entry for host '{entry['Host']}' missing required field '{field}'"
+            yield f"{who} missing required field '{field}'"
+    for field in ("Host", *REQUIRED, "KnownHostKey"):
+        value = entry.get(field)
+        wrong = "" if _missing(value) else _wrong(field, value)
+        if wrong:
+            yield f"{who}: {field} {wrong}"
+
+
+def _wrong(field: str, value: Any) -> str:
+    """Return what is wrong with a field that is there; what would break ssh's files is refused here."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float) if field in ("Host", "Port") else str):
+        return "must be a string"
+    text = str(value)
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        return "must not contain control characters"
+    if field == "Port" and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        return f"must be a port number from 1 to 65535, not '{text}'"
+    if field == "Hostname" and (text.startswith("*") or host_problem(text)):
+        return f"must be a host name or an IPv4 address, not {text!a}"
+    if field == "User" and any(c.isspace() for c in text):
+        return "must not contain blanks"
+    return ""
 
 
 def _entry(entry: dict[str, Any]) -> SshEntry:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle.lib import agent, docker, network, pipelock, run, wait
+from claude_bottle.lib import agent as agent_container
+from claude_bottle.lib import docker, network, pipelock, run, ssh_setup, wait
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.journal import WORKSPACE, Journal
 from claude_bottle.lib.plan import Plan
@@ -93,8 +94,8 @@ def start_sidecar(launch: Launch, internal: Made, egress: Made, sidecar_image: M
 
 def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) -> Made:
     """Have a running bottle with everything in it, but no values yet."""
-    made, started = _try_agent(launch, workspace, internal, sidecar, agent.NO_IPV6)
-    if agent.lacks_ipv6(started):
+    made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6)
+    if agent_container.lacks_ipv6(started):
         docker.docker_step("docker rm", ["rm", "-f", "-v", made.identity])
         made, started = _try_agent(launch, workspace, internal, sidecar, ())
     if not started.ok:
@@ -107,12 +108,24 @@ def _try_agent(
 ) -> tuple[Made, run.Result]:
     plan = launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
-    options = agent.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
-    name, identity = agent.agent_create(launch.journal, plan, [*options, *extra], workspace.identity)
-    for copy in (agent.copy_seed, agent.copy_skills, agent.copy_git):
+    options = agent_container.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
+    name, identity = agent_container.agent_create(launch.journal, plan, [*options, *extra], workspace.identity)
+    for copy in (agent_container.copy_seed, agent_container.copy_skills, agent_container.copy_session_program):
         wait.check_signals()
         copy(plan, identity, name)
-    return Made(identity, name), agent.agent_start(identity)
+    return Made(identity, name), agent_container.agent_start(identity)
+
+
+def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:
+    """Have ssh work in the bottle, if it has entries."""
+    ssh_setup.ssh_setup(launch.plan, agent.identity, agent.name, sidecar.name)
+    return agent
+
+
+def copy_git(launch: Launch, agent: Made) -> Made:
+    """Have the workspace's .git in the bottle, if there is one."""
+    agent_container.copy_git(launch.plan, agent.identity, agent.name)
+    return agent
 
 
 STEPS = (
@@ -123,6 +136,8 @@ STEPS = (
     Step((), "sidecar_image", pull_sidecar),
     Step(("internal", "egress", "sidecar_image"), "sidecar", start_sidecar),
     Step(("workspace", "internal", "sidecar"), "agent", start_agent),
+    Step(("agent", "sidecar"), "ssh", set_up_ssh),
+    Step(("agent",), "git", copy_git),
 )
 
 

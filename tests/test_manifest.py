@@ -110,7 +110,6 @@ def test_values_are_literal_asked_for_or_the_hosts(tmp_path: Path) -> None:
     [
         ({"A": "${NOT_SET}"}, "host variable 'NOT_SET' (for 'A') is not set"),
         ({"A": "?"}, "no value entered for 'A'"),
-        ({"A": "x\ny"}, "env 'A': literal value contains a newline"),
     ],
 )
 def test_a_value_that_cannot_be_had_is_an_error(tmp_path: Path, env: dict[str, str], message: str) -> None:
@@ -118,6 +117,13 @@ def test_a_value_that_cannot_be_had_is_an_error(tmp_path: Path, env: dict[str, s
     with pytest.raises(BottleError) as caught:
         env_resolve.env_resolve(entries, {}, lambda name, question: "", plan.RESERVED)
     assert caught.value.message == message
+
+
+def test_a_literal_that_the_env_file_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BottleError) as caught:
+        env_resolve.env_check(bottle(tmp_path, {"env": {"A": "x\ny", "B": "x\0y", "C": "?x\ny"}}), "b")
+    assert caught.value.message == "env 'A': literal value contains a newline"
+    assert caught.value.hints == ("also: env 'B': literal value contains a NUL",)
 
 
 @pytest.mark.parametrize("host", ["example.org", "*.example.org", "Example.ORG.", "10.0.0.5", "xn--bcher-kva.test"])

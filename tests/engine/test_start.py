@@ -34,6 +34,20 @@ def test_the_real_client_reaches_its_prompt_on_a_terminal(session: pexpect.spawn
     assert leftovers(desk) == []
 
 
+def test_ctrl_z_does_not_freeze_the_session(session: pexpect.spawn, desk: Desk) -> None:
+    session.expect("bypass permissions", timeout=90)
+    session.send("\x1a")
+    session.send("zebra crossing")
+    session.expect("zebra")
+    assert "T" not in {
+        line.split()[0][0] for line in docker("top", container("agent"), "-o", "stat,pid").splitlines()[1:]
+    }
+    session.kill(signal.SIGTERM)
+    session.expect(pexpect.EOF)
+    session.wait()
+    assert leftovers(desk) == []
+
+
 def in_bottle(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", "exec", container("agent"), *words], capture_output=True, text=True, timeout=60)
 

@@ -1,22 +1,18 @@
-"""The port says what the shell launcher said, case by case, but for declared differences."""
+"""The cases' own order: where recordings come from, and that every difference is declared. The cases are run by
+`scripts/golden check`."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.golden.case import REPO, Case, load_all
+from tests.golden.case import REPO, Case, load, load_all, recording
 from tests.golden.main import digest, verdict
 
 CASES = load_all()
 DIFFERENCES = REPO / "docs" / "differences.md"
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_the_port_says_what_the_shell_said(case: Case) -> None:
-    assert verdict(case) == ""
 
 
 def test_every_recording_comes_from_the_shell_side_kept_here() -> None:
@@ -28,12 +24,64 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 120
 
 
-def test_every_declared_difference_has_its_entry() -> None:
-    numbers = declared(DIFFERENCES)
-    assert {n for case in CASES for n in case.entries} <= numbers
+def test_every_port_folder_names_declared_differences() -> None:
+    unexplained = [c.name for c in CASES if (c.folder / "port").exists() and not c.entries]
+    assert unexplained == []
+    assert {n for case in CASES for n in case.entries} <= set(declared(DIFFERENCES))
 
 
-def declared(page: Path) -> set[int]:
-    """Return the numbers of the page's entries, which begin a line or a heading."""
-    text = page.read_text() if page.exists() else ""
-    return {int(number) for number in re.findall(r"^(?:#+ )?(\d+)\. ", text, re.M)}
+def test_every_declared_difference_is_used_by_a_case_or_pinned_by_a_test() -> None:
+    used = {n for case in CASES for n in case.entries}
+    tests = "".join(path.read_text() for path in sorted((REPO / "tests").rglob("test_*.py")))
+    unused = [n for n, pin in declared(DIFFERENCES).items() if n not in used and not pinned(pin, tests)]
+    assert unused == []
+
+
+def pinned(pin: str, tests: str) -> bool:
+    """Say whether the page's last column names a test that exists."""
+    names = re.findall(r"`([^`]+)`", pin)
+    return any(f"def {name}(" in tests or (REPO / name).is_file() for name in names)
+
+
+def declared(page: Path) -> dict[int, str]:
+    """Return the page's entries: number, and what pins it."""
+    rows = (line.strip().strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("| "))
+    cells = ((row[0].strip(), row[-1]) for row in rows)
+    return {int(n): pin for numbers, pin in cells if numbers[0].isdigit() for n in numbers.split(",")}
+
+
+def doctored(tmp_path: Path, name: str, **files: str) -> Case:
+    """Return a copy of a case with files of a port folder of its own."""
+    folder = tmp_path / name
+    shutil.copytree(CASES[0].folder.parent / name, folder, ignore=shutil.ignore_patterns("port"))
+    (folder / "port").mkdir()
+    for file, text in files.items():
+        (folder / "port" / file.replace("_", ".")).write_text(text)
+    return load(folder)
+
+
+def test_a_port_folder_without_an_entry_is_refused(tmp_path: Path) -> None:
+    assert "without an entry" in verdict(doctored(tmp_path, "list-no-agents"))
+
+
+def test_a_port_folder_that_explains_nothing_is_refused(tmp_path: Path) -> None:
+    assert "explains nothing" in verdict(doctored(tmp_path, "list-no-agents", entry="15"))
+
+
+def test_a_patch_of_another_recording_is_refused(tmp_path: Path) -> None:
+    case = doctored(tmp_path, "list-no-agents", entry="15", stderr_patch="  something else\n+ more")
+    assert "does not belong" in verdict(case)
+
+
+def test_a_patch_for_hints_may_only_add_lines(tmp_path: Path) -> None:
+    lines = recording(load(CASES[0].folder.parent / "list-no-agents"))["stderr"].split("\n")
+    patch = "\n".join(["- " + lines[0], "+ other", *("  " + line for line in lines[1:])])
+    case = doctored(tmp_path, "list-no-agents", entry="15", stderr_patch=patch)
+    assert "may only add" in verdict(case)
+
+
+def test_only_a_shell_launcher_is_recorded_from() -> None:
+    done = subprocess.run(
+        [REPO / "scripts" / "golden", "record", "--launcher", REPO / "cli.sh"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "is not a shell launcher" in done.stderr

@@ -1,0 +1,102 @@
+"""ssh inside a bottle: root's agent holds the keys, node reaches it through a socket (shell: ssh_setup)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from claude_bottle.lib import docker, log, run, ssh, wait
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.plan import Plan
+
+AGENT_SOCKET = "/run/claude-bottle-agent.sock"
+PUBLIC_SOCKET = "/run/claude-bottle-agent-public.sock"
+_AWAIT_SOCKET = 'for try in $(seq 50); do [ -S "$1" ] && exit 0; sleep 0.1; done; echo "$1 missing" >&2; exit 1'
+_WRITE_FILE = 'umask 077; mkdir -p "$1" && cat >"$1/$2" && chmod 600 "$1/$2"'
+
+
+def ssh_setup(plan: Plan, container: str, name: str, sidecar: str) -> None:
+    """Load the bottle's keys and write node's ssh files; nothing without entries (shell: ssh_setup).
+
+    Args:
+        plan: of the start.
+        container: the agent's id; it runs.
+        name: its name, for the message.
+        sidecar: the sidecar's name.
+
+    Raises:
+        BottleError: docker refused, or a key cannot be read or added.
+        Interrupted: a signal arrived between two calls.
+    """
+    if not plan.ssh:
+        return
+    log.log_info(f"setting up ssh in {name}")
+    docker.docker_step("ssh setup", ["exec", "-u", "root", container, "ssh-agent", "-a", AGENT_SOCKET])
+    for entry in plan.ssh:
+        wait.check_signals()
+        _add_key(container, entry, ssh.ssh_key_path(plan.cwd, plan.settings.host_home, entry.identity_file))
+    _bridge_agent(container)
+    folder = f"{plan.settings.bottle_home}/.ssh"
+    _write_node_file(container, folder, "config", ssh_config(plan.ssh, sidecar, plan.settings.pipelock_port))
+    _write_node_file(container, folder, "known_hosts", ssh_known_hosts(plan.ssh))
+
+
+def _add_key(container: str, entry: ssh.SshEntry, path: str) -> None:
+    """Hand a key to the agent on stdin, so that no file in the bottle ever holds it (shell: ssh_add_key)."""
+    try:
+        key = Path(path).read_bytes()
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise BottleError(f"ssh key for host '{entry.host}' cannot be read: {path}", [reason]) from None
+    key = key if key.endswith(b"\n") else key + b"\n"  # ssh-add refuses a last line without an end
+    words = ["exec", "-i", "-u", "root", "-e", f"SSH_AUTH_SOCK={AGENT_SOCKET}", container, "ssh-add", "-q", "-"]
+    if not run.capture(words, stdin=[key]).ok:
+        raise BottleError(
+            f"ssh key for host '{entry.host}' could not be added (passphrase-protected keys are not supported)"
+        )
+
+
+def _bridge_agent(container: str) -> None:
+    """Let node reach the agent, which answers its own uid only (shell: ssh_bridge_agent)."""
+    listen, connect = f"UNIX-LISTEN:{PUBLIC_SOCKET},fork,mode=666", f"UNIX-CONNECT:{AGENT_SOCKET}"
+    docker.docker_step("ssh setup", ["exec", "-d", "-u", "root", container, "socat", listen, connect])
+    words = ["exec", "-u", "root", container, "sh", "-c", _AWAIT_SOCKET, "sh", PUBLIC_SOCKET]
+    docker.docker_step("ssh setup: the agent's public socket", words)
+
+
+def ssh_config(entries: tuple[ssh.SshEntry, ...], sidecar: str, port: str) -> str:
+    """Return node's ~/.ssh/config (shell: ssh_config).
+
+    Args:
+        entries: of the bottle.
+        sidecar: the sidecar's name.
+        port: the sidecar's.
+    """
+    return "".join(line + "\n" for entry in entries for line in _config_lines(entry, sidecar, port))
+
+
+def _config_lines(entry: ssh.SshEntry, sidecar: str, port: str) -> Iterator[str]:
+    yield f"Host {entry.host}"
+    yield f"  HostName {entry.hostname}"
+    yield f"  User {entry.user}"
+    yield f"  Port {entry.port}"
+    yield f"  IdentityAgent {PUBLIC_SOCKET}"
+    yield f"  ProxyCommand socat - PROXY:{sidecar}:%h:%p,proxyport={port}"
+    yield f"  StrictHostKeyChecking {'yes' if entry.known_host_key else 'accept-new'}"
+
+
+def ssh_known_hosts(entries: tuple[ssh.SshEntry, ...]) -> str:
+    """Return node's ~/.ssh/known_hosts, the pinned keys (shell: ssh_known_hosts)."""
+    pinned = (entry for entry in entries if entry.known_host_key)
+    return "".join(f"{_known_name(entry)} {entry.known_host_key}\n" for entry in pinned)
+
+
+def _known_name(entry: ssh.SshEntry) -> str:
+    return entry.hostname if entry.port == "22" else f"[{entry.hostname}]:{entry.port}"
+
+
+def _write_node_file(container: str, folder: str, name: str, text: str) -> None:
+    """Write one of node's ssh files, mode 600; an empty text writes nothing (shell: ssh_write_node_file)."""
+    if text:
+        words = ["exec", "-i", "-u", "node", container, "sh", "-c", _WRITE_FILE, "sh", folder, name]
+        docker.docker_step("ssh setup", words, [log.encode(text)])

@@ -1,0 +1,123 @@
+"""The commands beside ``start``, on a fake engine: what no recording of the shell's shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.conftest import ROOT
+from tests.fake_docker import FakeDocker
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    for name in ("project", "home", "tmp"):
+        (tmp_path / name).mkdir()
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+
+
+def run(tmp_path: Path, env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "cli.sh", *words], cwd=tmp_path / "project", env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "project" / "claude-bottle.json"
+    path.write_text(text)
+    return path
+
+
+def terminal(tmp_path: Path, env: dict[str, str], *words: str) -> pexpect.spawn:
+    cwd = str(tmp_path / "project")
+    return pexpect.spawn(str(ROOT / "cli.sh"), list(words), cwd=cwd, env=env, encoding="utf-8", timeout=30)
+
+
+def test_an_agent_named_like_a_sidecar_is_listed(tmp_path: Path, env: dict[str, str]) -> None:
+    boxes = [
+        {"name": "claude-bottle-pipelock-x", "image": "i:1", "labels": {"claude-bottle.role": "agent"}},
+        {"name": "claude-bottle-pipelock-x-2", "image": "i:1", "labels": {"claude-bottle.role": "sidecar"}},
+    ]
+    fake = FakeDocker(tmp_path / "engine", {"containers": boxes})
+    done = run(tmp_path, {**env, "PATH": fake.path()}, "list", "active")
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["claude-bottle-pipelock-x"]
+
+
+def test_cleanup_removes_by_id(tmp_path: Path, env: dict[str, str]) -> None:
+    state = {
+        "containers": [{"name": "claude-bottle-a"}, {"name": "other"}],
+        "networks": [{"name": "claude-bottle-net-a"}],
+    }
+    fake = FakeDocker(tmp_path / "engine", state)
+    child = terminal(tmp_path, {**env, "PATH": fake.path()}, "cleanup")
+    child.expect_exact("[y/N] ")
+    child.sendline("y")
+    child.expect_exact("removed 1 containers and 1 networks")
+    child.expect(pexpect.EOF)
+    assert [box["name"] for box in fake.containers()] == ["other"] and fake.networks() == []
+    assert not any("claude-bottle" in word for words in fake.argvs() if "rm" in words for word in words)
+
+
+NUMBERS = (
+    """{"other": [1.50, 1e400, 123456789012345678901234567890, -0, 1E5], "agents": {"a": {"prompt": "x", "n": 2.0}}}"""
+)
+
+
+def test_numbers_stay_as_they_were_written(tmp_path: Path, env: dict[str, str]) -> None:
+    path = write(tmp_path, NUMBERS)
+    done = run(tmp_path, {**env, "EDITOR": "sed -i s/x/y/"}, "edit", "a")
+    assert done.returncode == 0, done.stderr
+    text = path.read_text()
+    for number in ("1.50", "1e400", "123456789012345678901234567890", "-0", "1E5", "2.0"):
+        assert f" {number}" in text
+    assert '"prompt": "y"' in text
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_an_edit_that_is_no_json_is_kept_and_the_manifest_is_as_it_was(tmp_path: Path, env: dict[str, str]) -> None:
+    path = write(tmp_path, NUMBERS)
+    done = run(tmp_path, {**env, "EDITOR": "sed -i s/}//"}, "edit", "a")
+    assert done.returncode == 1 and path.read_text() == NUMBERS
+    (kept,) = (tmp_path / "tmp").iterdir()
+    assert f"your text is kept in {kept}" in done.stderr and '"prompt"' in kept.read_text()
+
+
+def test_an_interrupt_at_a_question_of_init_writes_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    child = terminal(tmp_path, env, "init")
+    child.expect_exact("agent name: ")
+    child.sendline("a")
+    child.expect_exact("bottle [default]: ")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 130
+    assert list((tmp_path / "project").iterdir()) == []
+
+
+def test_an_interrupt_belongs_to_the_editor(tmp_path: Path, env: dict[str, str]) -> None:
+    path = write(tmp_path, NUMBERS)
+    editor = tmp_path / "editor"
+    editor.write_text('trap "echo heard" INT\necho ready\nread answer\nread answer\nsed -i s/x/z/ "$1"\n')
+    child = terminal(tmp_path, {**env, "VISUAL": f"bash {editor}"}, "edit", "a")
+    child.expect_exact("ready")
+    child.sendintr()
+    child.expect_exact("heard")
+    child.sendline("")
+    child.sendline("")
+    child.expect_exact("updated agent 'a'")
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 0 and json.loads(path.read_text())["agents"]["a"]["prompt"] == "z"
+
+
+def test_a_manifest_that_cannot_be_replaced_is_said(tmp_path: Path, env: dict[str, str]) -> None:
+    target = tmp_path / "gone" / "claude-bottle.json"
+    (tmp_path / "project" / "claude-bottle.json").symlink_to(target)
+    child = terminal(tmp_path, env, "init")
+    child.expect("error: .*link to a file that does not exist")
+    child.expect(pexpect.EOF)
