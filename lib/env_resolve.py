@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
+from claude_bottle.lib.manifest import Manifest, bottle_part
+from claude_bottle.lib.problems import fail_with, nearest
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
@@ -72,7 +72,7 @@ def env_check_object(manifest: Manifest, bottle: str) -> None:
         BottleError: it is something else.
     """
     if not isinstance(bottle_part(manifest, bottle, "env"), dict | None):
-        raise BottleError(f"bottle '{bottle}': env must be an object")
+        env_check(manifest, bottle)
 
 
 def env_check(manifest: Manifest, bottle: str) -> None:
@@ -81,21 +81,14 @@ def env_check(manifest: Manifest, bottle: str) -> None:
     Raises:
         BottleError: with all that is wrong; never with a value.
     """
-    env_check_object(manifest, bottle)
-    problems = []
-    for name, value in (bottle_part(manifest, bottle, "env") or {}).items():
-        if not _NAME.fullmatch(name):
-            problems.append(f"bottle '{bottle}': invalid env name '{name}'")
-        elif not isinstance(value, str):
-            problems.append(f"bottle '{bottle}': env value for '{name}' must be a string")
-        elif _entry(name, value).mode == "literal":
-            problems += _literal_problems(name, value)
-    fail_with(problems)
+    fail_with(map(manifest.problem, manifest.faults_at("bottles", bottle, "env")))
 
 
 def env_entries(manifest: Manifest, bottle: str) -> tuple[EnvEntry, ...]:
-    """Return the variables in manifest order (shell: env_entries)."""
-    return tuple(_entry(name, value) for name, value in (bottle_part(manifest, bottle, "env") or {}).items())
+    """Return the variables in manifest order (shell: env_entries); those of a wrong type are left out."""
+    values = bottle_part(manifest, bottle, "env")
+    values = values if isinstance(values, dict) else {}
+    return tuple(_entry(name, value) for name, value in values.items() if isinstance(value, str))
 
 
 def _entry(name: str, value: str) -> EnvEntry:
@@ -103,6 +96,54 @@ def _entry(name: str, value: str) -> EnvEntry:
         return EnvEntry(name, "secret", value[1:])
     host = _HOST.fullmatch(value)
     return EnvEntry(name, "host", host[1]) if host else EnvEntry(name, "literal", value)
+
+
+def no_terminal(name: str) -> str:
+    """Return what is said of a secret that cannot be asked for."""
+    return f"cannot prompt for '{name}': no terminal"
+
+
+def env_check_values(
+    manifest: Manifest,
+    bottle: str,
+    reserved: frozenset[str],
+    environ: Mapping[str, str] | None,
+    has_terminal: bool,
+) -> None:
+    """Fail unless every value can be had (shell: the checks of env_resolve, before anything is asked).
+
+    Args:
+        manifest: the merged one.
+        bottle: its name.
+        reserved: names that the launcher sets itself.
+        environ: the caller's environment; None in a dry run, which takes no value from it and asks for none.
+        has_terminal: whether there is one to ask on.
+
+    Raises:
+        BottleError: with all values that cannot be had, in manifest order; never with a value.
+    """
+    problems = []
+    for entry in env_entries(manifest, bottle):
+        if entry.name in reserved:
+            continue
+        line, hints = _value_problem(entry, environ, has_terminal)
+        if line:
+            problems.append(BottleError(line, [manifest.where(("bottles", bottle, "env", entry.name)), *hints]))
+    fail_with(problems)
+
+
+def _value_problem(entry: EnvEntry, environ: Mapping[str, str] | None, has_terminal: bool) -> tuple[str, list[str]]:
+    if entry.mode == "literal":
+        for character, name in (("\n", "newline"), ("\0", "NUL")):
+            if character in entry.text:
+                return f"env '{entry.name}': literal value contains a {name}", []
+    elif environ is None:
+        pass
+    elif entry.mode == "host" and entry.text not in environ:
+        return f"host variable '{entry.text}' (for '{entry.name}') is not set", nearest(entry.text, environ)
+    elif entry.mode == "secret" and not has_terminal:
+        return no_terminal(entry.name), []
+    return "", []
 
 
 def env_resolve(
@@ -114,35 +155,23 @@ def env_resolve(
     """Return the values of secrets and host variables, asking where needed (shell: env_resolve).
 
     Args:
-        entries: in manifest order.
+        entries: in manifest order, checked.
         environ: the caller's environment.
         ask_secret: gets name and question, returns the answer.
         reserved: names that the launcher sets itself.
 
     Raises:
-        BottleError: a host variable is not set, or no value was entered.
+        BottleError: no value was entered.
     """
     secrets = Secrets()
     for entry in entries:
-        if entry.name in reserved:
+        if entry.name in reserved or entry.mode == "literal":
             continue
-        if entry.mode == "host":
-            if entry.text not in environ:
-                raise BottleError(f"host variable '{entry.text}' (for '{entry.name}') is not set")
-            secrets.add(entry.name, environ[entry.text])
-        elif entry.mode == "secret":
-            value = ask_secret(entry.name, entry.text)
-            if not value:
-                raise BottleError(f"no value entered for '{entry.name}'")
-            secrets.add(entry.name, value)
+        value = environ[entry.text] if entry.mode == "host" else ask_secret(entry.name, entry.text)
+        if not value and entry.mode == "secret":
+            raise BottleError(f"no value entered for '{entry.name}'")
+        secrets.add(entry.name, value)
     return secrets
-
-
-def _literal_problems(name: str, text: str) -> Iterator[str]:
-    if "\n" in text:
-        yield f"env '{name}': literal value contains a newline"
-    if "\0" in text:
-        yield f"env '{name}': literal value contains a NUL"
 
 
 def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:

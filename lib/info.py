@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
+from claude_bottle.lib.problems import Gathered
 
 
 def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
@@ -24,10 +25,13 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     found = manifest.manifest_load(cwd, settings.host_home)
-    manifest.manifest_require_agent(found, agent)
+    gathered = Gathered()
+    with gathered:
+        manifest.manifest_require_agent(found, agent)
     skills = manifest.manifest_agent_skills(found, agent)
     bottle = manifest.manifest_agent_bottle(found, agent)
-    keys = _check_bottle(found, agent, bottle) if bottle else ()
+    keys = _check_bottle(gathered, found, agent, bottle) if bottle else ()
+    gathered.fail([*found.unknown_keys("agents", agent), *found.unknown_keys("bottles", bottle)])
     names = manifest.manifest_env_names(found, bottle) if bottle else ()
     for warning in found.warnings:
         log.log_warn(warning)
@@ -42,11 +46,16 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     return 0
 
 
-def _check_bottle(found: manifest.Manifest, agent: str, bottle: str) -> tuple[ssh.SshEntry, ...]:
-    manifest.manifest_require_bottle(found, agent, bottle)
-    env_resolve.env_check_object(found, bottle)
-    keys = ssh.ssh_load(found, bottle)
-    pipelock_hosts.pipelock_check_allowlist(found, bottle)
+def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[ssh.SshEntry, ...]:
+    keys: tuple[ssh.SshEntry, ...] = ()
+    with gathered:
+        manifest.manifest_require_bottle(found, agent, bottle)
+    with gathered:
+        env_resolve.env_check_object(found, bottle)
+    with gathered:
+        keys = ssh.ssh_load(found, bottle)
+    with gathered:
+        pipelock_hosts.pipelock_check_allowlist(found, bottle)
     return keys
 
 

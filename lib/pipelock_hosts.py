@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host_names import host_problem
-from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
+from claude_bottle.lib.manifest import Manifest, bottle_part
+from claude_bottle.lib.problems import fail_with
 from claude_bottle.lib.ssh import SshEntry
 
 DEFAULT_HOSTS = (
@@ -22,30 +22,42 @@ DEFAULT_HOSTS = (
 SHOWN = 3
 
 
+def host_problem(host: str) -> str:
+    """Return in words why the sidecar would never match a host that the schema refuses; not the host itself."""
+    if not host:
+        return "is empty"
+    if not host.isascii():
+        return "is not ASCII; write the name in its xn-- form"
+    if "@" in host:
+        return "has a user name in it; write the host name alone"
+    if "://" in host:
+        return "is a URL; write the host name alone"
+    if re.fullmatch(r"[^:/]+:[0-9]+", host):
+        return "has a port; every port of a listed host is allowed, write the name alone"
+    if "*" in host:
+        return "may have a * only as a leading '*.'"
+    return "is not a host name"
+
+
 def pipelock_check_allowlist(manifest: Manifest, bottle: str) -> None:
     """Fail unless the allowlist can be what it says (shell: pipelock_check_allowlist).
 
     Raises:
         BottleError: with all entries that are wrong.
     """
-    egress = bottle_part(manifest, bottle, "egress")
-    if egress is not None and not isinstance(egress, dict):
-        raise BottleError(f"bottle '{bottle}': egress must be an object")
-    fail_with(_problems(f"bottle '{bottle}': egress.allowlist", (egress or {}).get("allowlist")))
+    fail_with(_problems(manifest, bottle))
 
 
-def _problems(what: str, hosts: Any) -> Iterator[str]:
-    if hosts is None:
-        return
-    if not isinstance(hosts, list):
-        yield f"{what} must be an array"
-        return
-    if any(not isinstance(host, str) for host in hosts):
-        yield f"{what} entries must be strings"
-    for index, host in enumerate(hosts):
-        problem = host_problem(host) if isinstance(host, str) else ""
-        if problem:
-            yield f"{what}[{index}]: {host!a} {problem}"
+def _problems(manifest: Manifest, bottle: str) -> Iterator[BottleError]:
+    for fault in manifest.faults_at("bottles", bottle, "egress"):
+        problem = manifest.problem(fault)
+        if fault.kind == "form":
+            index = fault.place[-1]
+            host = bottle_part(manifest, bottle, "egress")["allowlist"][index]
+            shown = "" if "@" in host else f" {host!a}"  # a password may stand before an @
+            line = f"bottle '{bottle}': egress.allowlist[{index}]:{shown} {host_problem(host)}"
+            problem = BottleError(line, problem.hints)
+        yield problem
 
 
 def allowed_hosts(manifest: Manifest, bottle: str, ssh: Sequence[SshEntry]) -> tuple[str, ...]:

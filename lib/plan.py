@@ -16,7 +16,9 @@ from claude_bottle.lib import (
     skills,
     slug,
     ssh,
+    terminal,
 )
+from claude_bottle.lib.problems import Gathered
 
 PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
 RESERVED = frozenset({*PROXY_NAMES, *(name.lower() for name in PROXY_NAMES)})
@@ -119,17 +121,24 @@ def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
     pipelock.pipelock_check_port(settings.pipelock_port)
     found = manifest.manifest_load(cwd, settings.host_home)
     agent = request.agent
-    manifest.manifest_require_agent(found, agent)
-    slugged = slug.agent_slug(agent)
-    container = docker.docker_pick_container_name(f"claude-bottle-{slugged}", settings.pinned_container)
+    gathered = Gathered()
+    container = slugged = ""
+    with gathered:
+        manifest.manifest_require_agent(found, agent)
+    if not isinstance(found.agents.get(agent), dict):
+        gathered.fail()
+    with gathered:
+        slugged = slug.agent_slug(agent)
+    if not gathered:  # the engine is asked about names only where the agent could have one
+        with gathered:
+            container = docker.docker_pick_container_name(f"claude-bottle-{slugged}", settings.pinned_container)
     names = manifest.manifest_agent_skills(found, agent)
-    skills.skills_check(settings.host_home, names)
+    with gathered:
+        skills.skills_check(settings.host_home, names)
     bottle = manifest.manifest_agent_bottle(found, agent)
-    manifest.manifest_require_bottle(found, agent, bottle)
-    keys = ssh.ssh_load(found, bottle)
-    ssh.ssh_check_keys(cwd, settings.host_home, keys)
-    pipelock_hosts.pipelock_check_allowlist(found, bottle)
-    env_resolve.env_check(found, bottle)
+    dry_run = request.dry_run or settings.dry_run
+    keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
+    gathered.fail([*found.unknown_keys("agents", agent), *found.unknown_keys("bottles", bottle)])
     entries = env_resolve.env_entries(found, bottle)
     return Plan(
         request=request,
@@ -145,6 +154,34 @@ def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
         prompt=manifest.manifest_agent_prompt(found, agent),
         warnings=(*found.warnings, *_warnings(request, settings, bottle, entries)),
     )
+
+
+def _check_bottle(
+    gathered: Gathered,
+    found: manifest.Manifest,
+    agent: str,
+    home: str,
+    cwd: str,
+    environ: Mapping[str, str] | None,
+) -> tuple[ssh.SshEntry, ...]:
+    """Look at all that the agent's bottle says; what is wrong with one part hides nothing of another."""
+    keys: tuple[ssh.SshEntry, ...] = ()
+    if any(found.faults_at("agents", agent, "bottle")):
+        return keys
+    bottle = manifest.manifest_agent_bottle(found, agent)
+    with gathered:
+        manifest.manifest_require_bottle(found, agent, bottle)
+    with gathered:
+        keys = ssh.ssh_load(found, bottle)
+    with gathered:
+        ssh.ssh_check_keys(cwd, home, keys)
+    with gathered:
+        pipelock_hosts.pipelock_check_allowlist(found, bottle)
+    with gathered:
+        env_resolve.env_check(found, bottle)
+    with gathered:
+        env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
+    return keys
 
 
 def _warnings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from claude_bottle.lib.manifest import fail_with
+from claude_bottle.lib.problems import fail_with
 
 
 def skills_host_path(home: str, name: str) -> str:

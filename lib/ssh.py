@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from claude_bottle.lib import schema_check
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host_names import host_problem
-from claude_bottle.lib.manifest import Manifest, bottle_part, fail_with
-
-REQUIRED = ("IdentityFile", "Hostname", "User", "Port")
+from claude_bottle.lib.manifest import Manifest, bottle_part
+from claude_bottle.lib.problems import fail_with
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,18 @@ def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
     """Return a bottle's entries (shell: ssh_load).
 
     Raises:
-        BottleError: with all required fields that are missing.
+        BottleError: with all required fields that are missing, and all wrong types.
     """
     entries = bottle_part(manifest, bottle, "ssh")
     if entries is None:
         return ()
-    if not isinstance(entries, list):
-        raise BottleError(f"bottle '{bottle}': ssh must be an array")
-    fail_with(problem for entry in entries for problem in _problems(entry))
+    missing = (
+        BottleError(line, [manifest.where(("bottles", bottle, "ssh", index))])
+        for index, entry in enumerate(entries if isinstance(entries, list) else ())
+        for line in _missing_fields(entry)
+    )
+    wrong = (fault for fault in manifest.faults_at("bottles", bottle, "ssh") if fault.kind != "required")
+    fail_with((*missing, *map(manifest.problem, wrong)))
     return tuple(_entry(entry) for entry in entries)
 
 
@@ -46,40 +49,18 @@ def _missing(value: Any) -> bool:
     return value is None or value == ""
 
 
-def _problems(entry: Any) -> Iterator[str]:
+def _missing_fields(entry: Any) -> Iterator[str]:
     if not isinstance(entry, dict) or _missing(entry.get("Host")):
         text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
         yield f"ssh entry missing required field 'Host': {text}"
         return
-    who = f"ssh entry for host '{entry['Host']}'"
-    for field in REQUIRED:
+    for field in schema_check.required("ssh_entry"):
         if _missing(entry.get(field)):
-            yield f"{who} missing required field '{field}'"
-    for field in ("Host", *REQUIRED, "KnownHostKey"):
-        value = entry.get(field)
-        wrong = "" if _missing(value) else _wrong(field, value)
-        if wrong:
-            yield f"{who}: {field} {wrong}"
-
-
-def _wrong(field: str, value: Any) -> str:
-    """Return what is wrong with a field that is there; what would break ssh's files is refused here."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float) if field in ("Host", "Port") else str):
-        return "must be a string"
-    text = str(value)
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        return "must not contain control characters"
-    if field == "Port" and not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        return f"must be a port number from 1 to 65535, not '{text}'"
-    if field == "Hostname" and (text.startswith("*") or host_problem(text)):
-        return f"must be a host name or an IPv4 address, not {text!a}"
-    if field == "User" and any(c.isspace() for c in text):
-        return "must not contain blanks"
-    return ""
+            yield f"ssh entry for host '{entry['Host']}' missing required field '{field}'"
 
 
 def _entry(entry: dict[str, Any]) -> SshEntry:
-    host, identity_file, hostname, user, port = (str(entry[field]) for field in ("Host", *REQUIRED))
+    host, identity_file, hostname, user, port = (str(entry[field]) for field in schema_check.required("ssh_entry"))
     return SshEntry(host, identity_file, hostname, user, port, str(entry.get("KnownHostKey") or ""))
 
 

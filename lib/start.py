@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from claude_bottle.lib import cleanup, log, plan, run, session, stage, steps, terminal, wait
+from claude_bottle.lib import cleanup, env_resolve, log, plan, run, session, stage, steps, terminal, wait
 from claude_bottle.lib.journal import new_owner
 from claude_bottle.lib.reaper import Reaper
 
@@ -62,5 +62,5 @@ def _launch(planned: plan.Plan, reaper: Reaper) -> int:
 
 
 def _ask(name: str, question: str) -> str:
-    terminal.tty_require(f"cannot prompt for '{name}': no terminal")
+    terminal.tty_require(env_resolve.no_terminal(name))
     return terminal.ask_secret(question or f"enter value for {name}")

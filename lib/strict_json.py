@@ -6,9 +6,22 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+MAX_DEPTH = 256  # jq's; more is no manifest, and would exhaust the interpreter's stack
 _SURROGATE = re.compile("[\ud800-\udfff\x7f]")
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|NaN|-?Infinity', re.DOTALL)
+_REASONS = {  # how the interpreter's own words begin
+    "Expecting property name": "a key in double quotes is expected",
+    "Expecting ':'": "a colon is expected",
+    "Expecting ','": "a comma or the end is expected",
+    "Expecting value": "a value is expected",
+    "Extra data": "the end of the file is expected",
+    "Illegal trailing comma": "a comma before the end",
+    "Invalid \\": "no such escape in a string",
+    "Invalid control character": "a control character in a string, write it as an escape",
+    "Unterminated string": "a string without an end",
+}
 
 
 class NotJson(ValueError):
@@ -22,30 +35,62 @@ class Raw:
         self.text = text
 
 
-def _refuse(word: str) -> Any:
-    raise NotJson(f"{word} is not a JSON number")
-
-
-def parse(data: bytes, number: Callable[[str], Any] | None = None) -> Any:
-    """Return the value that a file's bytes hold. A byte order mark is accepted.
+def parse(data: bytes, number: Callable[[str], Any] | None = None, repeated: list[str] | None = None) -> Any:
+    """Return the value that a file's bytes hold. A byte order mark is accepted; of a key's values the last counts.
 
     Args:
         data: the whole file.
         number: what a number's text becomes, if not an int or a float.
+        repeated: gets each key that an object has twice.
 
     Raises:
         NotJson: with the line, the column and the reason.
     """
+    text = _decode(data)
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if repeated is not None and len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.extend(key for key in value if keys.count(key) > 1)
+        return value
+
+    def refuse(word: str) -> NoReturn:
+        place = next(found for found in _TOKEN.finditer(text) if found[0] == word)
+        raise NotJson(f"{_place(text, place.start())}: {word} is not a JSON number")
+
     try:
-        text = data.decode("utf-8-sig")
-        return json.loads(text, parse_constant=_refuse, parse_float=number, parse_int=number or _int)
+        value = json.loads(
+            text, parse_constant=refuse, parse_float=number, parse_int=number or _int, object_pairs_hook=members
+        )
     except json.JSONDecodeError as problem:
-        raise NotJson(f"line {problem.lineno}, column {problem.colno}: {problem.msg}") from None
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise NotJson(f"line {line}: a byte that is not UTF-8") from None
+        reason = next((ours for theirs, ours in _REASONS.items() if problem.msg.startswith(theirs)), "not JSON")
+        raise NotJson(f"{_place(text, problem.pos)}: {reason}") from None
     except RecursionError:
-        raise NotJson("nested too deep") from None
+        value = None  # said with its place by the next line
+    _check_depth(text)
+    return value
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        before = problem.object[: problem.start].decode()
+        raise NotJson(f"{_place(before, len(before))}: a byte that is not UTF-8") from None
+
+
+def _place(text: str, index: int) -> str:
+    line = text.count("\n", 0, index) + 1
+    return f"line {line}, column {index - text.rfind(chr(10), 0, index)}"
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            raise NotJson(f"{_place(text, token.start())}: nested deeper than {MAX_DEPTH} levels")
 
 
 def _int(text: str) -> int | float:

@@ -29,16 +29,23 @@ def _open() -> int:
     return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
 
 
+def tty_exists() -> bool:
+    """Say whether there is a terminal to ask on."""
+    try:
+        os.close(_open())
+    except OSError:
+        return False
+    return True
+
+
 def tty_require(error: str) -> None:
     """Fail unless there is a terminal (shell: tty_require).
 
     Raises:
         BottleError: with the given text.
     """
-    try:
-        os.close(_open())
-    except OSError:
-        raise BottleError(error) from None
+    if not tty_exists():
+        raise BottleError(error)
 
 
 def tty_save() -> None:

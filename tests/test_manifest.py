@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,8 @@ def test_cwds_keys_win_and_homes_come_first(tmp_path: Path) -> None:
     found = load(tmp_path / "cwd", home=tmp_path / "home")
     assert list(found.bottles["b"]["env"].items()) == [("A", "1"), ("B", "2"), ("C", "2")]
     assert list(found.agents) == ["x"]
-    assert found.warnings == ("claude-bottle.json: unknown key 'other' is ignored",)
+    place = f"{tmp_path}/cwd/claude-bottle.json: $.other"
+    assert found.warnings == (f"claude-bottle.json: unknown key 'other' is ignored ({place})",)
 
 
 def test_no_manifest_is_an_error_that_names_both_places(tmp_path: Path) -> None:
@@ -47,10 +50,16 @@ def test_no_manifest_is_an_error_that_names_both_places(tmp_path: Path) -> None:
     [
         ('{\n  "agents": }', "line 2, column 13"),
         ("", "line 1, column 1"),
-        ('{"a": NaN}', "NaN"),
-        ('{"a": 007}', "line 1"),
-        ("{} {}", "line 1, column 4"),
-        ("[" * 100_000, "nested too deep"),
+        ('{"NaN": 1,\n "a": NaN}', "line 2, column 7: NaN is not a JSON number"),
+        ('{"a": -Infinity}', "line 1, column 7: -Infinity"),
+        ('{"a": 007}', "line 1, column 8"),
+        ('{"a": .5}', "line 1, column 7: a value is expected"),
+        ("{} {}", "line 1, column 4: the end of the file is expected"),
+        ('{"a": 1,\r\n "b": "x\ty"}', "line 2, column 9: a control character in a string"),
+        ('{"a": "\\x"}', "line 1, column 8: no such escape"),
+        ('{"a": "x}', "line 1, column 7: a string without an end"),
+        ("[" * 100_000, "line 1, column 257: nested deeper than 256 levels"),
+        ('{"[": [\n' + "[" * 255 + "]" * 256 + "}", "line 2, column 255: nested deeper"),
     ],
 )
 def test_broken_json_is_named_with_its_place(tmp_path: Path, text: str, hint: str) -> None:
@@ -58,7 +67,76 @@ def test_broken_json_is_named_with_its_place(tmp_path: Path, text: str, hint: st
     with pytest.raises(BottleError) as caught:
         load(tmp_path)
     assert caught.value.message == f"claude-bottle.json at {tmp_path}/claude-bottle.json is not valid JSON"
-    assert hint in caught.value.hints[0]
+    assert caught.value.hints[0].startswith(hint)
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "claude-bottle.json").write_bytes('{\r\n "a": "\u00e9'.encode() + b'\xe9"}')
+    with pytest.raises(BottleError, match="is not valid JSON") as caught:
+        load(tmp_path)
+    assert caught.value.hints == ("line 2, column 9: a byte that is not UTF-8",)
+
+
+def test_both_broken_files_are_named_the_working_folders_first(tmp_path: Path) -> None:
+    write(tmp_path / "cwd", "[]")
+    write(tmp_path / "home", "{")
+    with pytest.raises(BottleError) as caught:
+        load(tmp_path / "cwd", home=tmp_path / "home")
+    assert caught.value.message == f"claude-bottle.json at {tmp_path}/cwd/claude-bottle.json must be a JSON object"
+    assert caught.value.hints[0] == f"also: claude-bottle.json at {tmp_path}/home/claude-bottle.json is not valid JSON"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), "{} is a folder, not a manifest"),
+        (lambda path: path.symlink_to("gone"), "{} is a link to a file that does not exist"),
+        (lambda path: path.symlink_to(path.name), "cannot read {}"),
+        (os.mkfifo, "{} is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "{} is no regular file"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 34), "{} is larger than 16 MiB"),
+    ],
+)
+def test_what_is_no_manifest_file_is_said_and_not_read(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+    make(tmp_path / "claude-bottle.json")
+    with pytest.raises(BottleError) as caught:
+        load(tmp_path)
+    assert caught.value.message == said.format(tmp_path / "claude-bottle.json")
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {})
+
+    def refuse(*words: object) -> None:  # root, who may run the tests, may read everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(BottleError) as caught:
+        load(tmp_path)
+    assert caught.value.message == f"cannot read {tmp_path}/claude-bottle.json"
+    assert caught.value.hints == ("Permission denied",)
+
+
+def test_numbers_beyond_any_machine_are_only_numbers(tmp_path: Path) -> None:
+    write(tmp_path, '{"_a": 1e400, "_b": -' + "9" * 10_000 + ', "agents": {"a": {"prompt": 1e400}}}')
+    with pytest.raises(BottleError, match="agent 'a': prompt must be a string"):
+        manifest.manifest_require_agent(load(tmp_path), "a")
+
+
+def test_half_of_a_character_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    write(tmp_path, '{"bottles": {"b": {"env": {"A": "\\ud800"}}, "c": {}}, "agents": {}}')
+    found = load(tmp_path)
+    env_resolve.env_check(found, "c")
+    with pytest.raises(BottleError, match=r"bottle 'b': env\.A must be text of whole characters"):
+        env_resolve.env_check(found, "b")
+
+
+def test_the_last_of_two_equal_keys_counts_and_is_warned_of(tmp_path: Path) -> None:
+    write(tmp_path, '{"agents": {"a": {"prompt": "x", "bottle": "b", "prompt": "y"}}}')
+    found = load(tmp_path)
+    assert manifest.manifest_agent_prompt(found, "a") == "y"
+    what = "an object has the key 'prompt' twice; the last one counts"
+    assert found.warnings == (f"claude-bottle.json at {tmp_path}/claude-bottle.json: {what}",)
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
@@ -79,12 +157,55 @@ def test_all_problems_of_an_agent_come_in_one_go(tmp_path: Path) -> None:
     with pytest.raises(BottleError) as caught:
         manifest.manifest_require_agent(load(tmp_path), "a")
     assert caught.value.message == "agent 'a': skills must be an array of strings"
-    assert caught.value.hints == ("also: agent 'a': prompt must be a string",)
+    file = f"{tmp_path}/claude-bottle.json"
+    assert caught.value.hints == (
+        f"{file}: $.agents.a.skills[1]: null; allowed: a string",
+        "also: agent 'a': prompt must be a string",
+        f"{file}: $.agents.a.prompt: a number; allowed: a string",
+    )
 
 
 def test_comment_keys_are_silent_and_unknown_keys_are_not(tmp_path: Path) -> None:
     write(tmp_path, {"$schema": "x", "//": "y", "agents": {"a": {"promt": "", "_why": 1}}})
-    assert load(tmp_path).warnings == ("agent 'a': unknown key 'promt' is ignored (did you mean 'prompt'?)",)
+    place = f"{tmp_path}/claude-bottle.json: $.agents.a.promt"
+    assert load(tmp_path).warnings == (f"agent 'a': unknown key 'promt' is ignored ({place}; did you mean 'prompt'?)",)
+
+
+def test_keys_that_begin_like_comments_are_names_where_names_are_free(tmp_path: Path) -> None:
+    found = bottle(tmp_path, {"env": {"_A": "1", "//": "2"}})
+    assert manifest.manifest_env_names(found, "b") == ("_A", "//")
+    with pytest.raises(BottleError, match="bottle 'b': invalid env name '//'"):
+        env_resolve.env_check(found, "b")
+
+
+def test_wrong_types_elsewhere_are_warnings(tmp_path: Path) -> None:
+    write(tmp_path, {"agents": {"a": {}, "b": 5}, "bottles": {"c": {"ssh": [{"Host": "h", "HostName": "x"}]}}})
+    found = load(tmp_path)
+    manifest.manifest_require_agent(found, "a")
+    unknown, wrong, *missing = found.warnings
+    file = f"{tmp_path}/claude-bottle.json"
+    assert "ssh[0]: unknown key 'HostName' is ignored" in unknown and "did you mean 'Hostname'?" in unknown
+    lacks = f"{file}: $.bottles.c.ssh[0].IdentityFile: missing; allowed: a string"
+    assert wrong == f"bottle 'c': ssh[0].IdentityFile is missing ({lacks})"
+    assert missing[-1] == f"agent 'b' must be an object ({file}: $.agents.b: a number; allowed: an object)"
+
+
+def test_a_problem_is_looked_for_in_the_file_that_says_it(tmp_path: Path) -> None:
+    write(tmp_path / "home", {"agents": {"a": {"prompt": 1, "bottle": 2}}})
+    write(tmp_path / "cwd", {"agents": {"a": {"bottle": 3}}})
+    with pytest.raises(BottleError) as caught:
+        manifest.manifest_require_agent(load(tmp_path / "cwd", home=tmp_path / "home"), "a")
+    assert [hint.split(": ")[0] for hint in caught.value.hints if "$" in hint] == [
+        f"{tmp_path}/home/claude-bottle.json",
+        f"{tmp_path}/cwd/claude-bottle.json",
+    ]
+
+
+def test_a_password_in_a_host_is_not_shown(tmp_path: Path) -> None:
+    found = bottle(tmp_path, {"egress": {"allowlist": [f"https://me:{SECRET}@x"]}})
+    with pytest.raises(BottleError, match="has a user name in it") as caught:
+        pipelock_hosts.pipelock_check_allowlist(found, "b")
+    assert SECRET not in repr((caught.value, caught.value.hints, found.warnings))
 
 
 def test_env_problems_never_show_a_value(tmp_path: Path) -> None:
@@ -92,8 +213,8 @@ def test_env_problems_never_show_a_value(tmp_path: Path) -> None:
     with pytest.raises(BottleError) as caught:
         env_resolve.env_check(found, "b")
     assert caught.value.message == "bottle 'b': invalid env name '1BAD'"
-    assert caught.value.hints == ("also: bottle 'b': env value for 'NUMBER' must be a string",)
-    assert SECRET not in repr(caught.value)
+    assert "also: bottle 'b': env value for 'NUMBER' must be a string" in caught.value.hints
+    assert SECRET not in repr((caught.value, caught.value.hints, found.warnings))
 
 
 def test_values_are_literal_asked_for_or_the_hosts(tmp_path: Path) -> None:
@@ -105,25 +226,32 @@ def test_values_are_literal_asked_for_or_the_hosts(tmp_path: Path) -> None:
     assert "your key" not in repr(secrets)
 
 
-@pytest.mark.parametrize(
-    ("env", "message"),
-    [
-        ({"A": "${NOT_SET}"}, "host variable 'NOT_SET' (for 'A') is not set"),
-        ({"A": "?"}, "no value entered for 'A'"),
-    ],
-)
-def test_a_value_that_cannot_be_had_is_an_error(tmp_path: Path, env: dict[str, str], message: str) -> None:
-    entries = env_resolve.env_entries(bottle(tmp_path, {"env": env}), "b")
-    with pytest.raises(BottleError) as caught:
+def check_values(found: manifest.Manifest, environ: dict[str, str] | None, has_terminal: bool = True) -> list[str]:
+    """Return the lines of all values that cannot be had."""
+    try:
+        env_resolve.env_check_values(found, "b", plan.RESERVED, environ, has_terminal)
+    except BottleError as problem:
+        assert SECRET not in repr(problem.hints)
+        return [problem.message, *(hint for hint in problem.hints if "$.bottles.b.env." not in hint)]
+    return []
+
+
+def test_all_values_that_cannot_be_had_are_named_in_order(tmp_path: Path) -> None:
+    env = {"ASK": "?", "A": "${TOKN}", "B": f"{SECRET}\n", "HTTPS_PROXY": "${NONE}", "OK": "${TOKEN}"}
+    found = bottle(tmp_path, {"env": env})
+    host, literal = "host variable 'TOKN' (for 'A') is not set", "env 'B': literal value contains a newline"
+    assert check_values(found, {"TOKEN": ""}) == [host, "did you mean 'TOKEN'?", f"also: {literal}"]
+    assert check_values(found, {"TOKEN": ""}, has_terminal=False)[:2] == [
+        "cannot prompt for 'ASK': no terminal",
+        f"also: {host}",
+    ]
+    assert check_values(found, None) == [literal]
+
+
+def test_an_empty_answer_is_no_secret(tmp_path: Path) -> None:
+    entries = env_resolve.env_entries(bottle(tmp_path, {"env": {"A": "?"}}), "b")
+    with pytest.raises(BottleError, match="no value entered for 'A'"):
         env_resolve.env_resolve(entries, {}, lambda name, question: "", plan.RESERVED)
-    assert caught.value.message == message
-
-
-def test_a_literal_that_the_env_file_cannot_hold_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BottleError) as caught:
-        env_resolve.env_check(bottle(tmp_path, {"env": {"A": "x\ny", "B": "x\0y", "C": "?x\ny"}}), "b")
-    assert caught.value.message == "env 'A': literal value contains a newline"
-    assert caught.value.hints == ("also: env 'B': literal value contains a NUL",)
 
 
 @pytest.mark.parametrize("host", ["example.org", "*.example.org", "Example.ORG.", "10.0.0.5", "xn--bcher-kva.test"])
@@ -173,7 +301,11 @@ def test_ssh_entries_need_their_fields(tmp_path: Path) -> None:
     with pytest.raises(BottleError) as caught:
         ssh.ssh_load(bottle(tmp_path, {"ssh": [{"Host": "h", "Port": 22}]}), "b")
     assert caught.value.message == "ssh entry for host 'h' missing required field 'IdentityFile'"
-    assert len(caught.value.hints) == 2
+    assert caught.value.hints == (
+        f"{tmp_path}/claude-bottle.json: $.bottles.b.ssh[0]",
+        "also: ssh entry for host 'h' missing required field 'Hostname'",
+        "also: ssh entry for host 'h' missing required field 'User'",
+    )
 
 
 @pytest.mark.parametrize(("name", "expected"), [("My Agent!", "my-agent"), ("--a--B__", "a-b"), ("\u00c4x", "x")])

@@ -1,0 +1,70 @@
+"""What is wrong with a user's input, gathered so that one round of mending is enough (contract 14.5, 14.15)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from types import TracebackType
+
+from claude_bottle.lib.errors import BottleError, DockerError
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return a hint with the known name most like this one, if any is."""
+    found = difflib.get_close_matches(name, list(known), 1)
+    return [f"did you mean '{found[0]}'?"] if found else []
+
+
+class Gathered:
+    """Lets independent checks all have their say, then fails once.
+
+    A check runs under ``with gathered:``; its error is kept instead of ending the command. An engine that does not
+    answer is no problem to gather: it ends the command at once.
+    """
+
+    def __init__(self) -> None:
+        self._problems: list[BottleError] = []
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, BottleError) or isinstance(error, DockerError):
+            return False
+        self._problems.append(error)
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._problems)
+
+    def fail(self, hints: Iterable[str] = ()) -> None:
+        """Fail with the first problem, the shell's; what helps with it and the other problems follow as hints.
+
+        Args:
+            hints: what may help with any of them.
+
+        Raises:
+            BottleError: there is any.
+        """
+        if not self:
+            return
+        said: dict[str, None] = {}  # keeps the order, drops what is said already
+        for problem in self._problems:
+            said.update(dict.fromkeys([problem.message, *problem.hints]))
+        messages = {problem.message for problem in self._problems}
+        line, *others = said
+        raise BottleError(line, [*(f"also: {other}" if other in messages else other for other in others), *hints])
+
+
+def fail_with(problems: Iterable[BottleError | str]) -> None:
+    """Fail with the first problem, the shell's; the others follow as hints.
+
+    Raises:
+        BottleError: there is any.
+    """
+    gathered = Gathered()
+    for problem in problems:
+        with gathered:
+            raise problem if isinstance(problem, BottleError) else BottleError(problem)
+    gathered.fail()

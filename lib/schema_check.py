@@ -1,0 +1,183 @@
+"""What the published schema says of a manifest: the one source of key names and types (contract 14.5)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Place = tuple[str | int, ...]
+
+_TYPES = {
+    "object": "an object",
+    "array": "an array",
+    "string": "a string",
+    "number": "a number",
+    "integer": "a whole number",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One place where a manifest is not what the schema says. It never holds a value.
+
+    Attributes:
+        place: the keys and indexes that lead there.
+        kind: ``type``, ``form`` (of a value), ``name`` (of a key), ``required`` or ``text``.
+        found: what is there.
+        allowed: what may be there.
+    """
+
+    place: Place
+    kind: str
+    found: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that means nothing where keys are fixed, and the keys that would."""
+
+    place: Place
+    known: tuple[str, ...]
+
+
+@cache
+def _schema() -> Any:
+    return json.loads(Path(__file__).with_name("schema").joinpath("claude-bottle.schema.json").read_bytes())
+
+
+def json_path(place: Place) -> str:
+    """Return a place as JSONPath has it."""
+    steps = (
+        f"[{step}]" if isinstance(step, int) else f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
+        for step in place
+    )
+    return "$" + "".join(steps)
+
+
+def faults(document: Any) -> tuple[Fault, ...]:
+    """Return all faults: agents, bottles and env in the document's order, fixed keys in the schema's.
+
+    The schema has its keys in the order in which the shell looks at them. A value of the wrong form comes after the
+    wrong types, as the shell knows types only.
+
+    Args:
+        document: the whole manifest.
+    """
+    from jsonschema import Draft202012Validator
+
+    errors = Draft202012Validator(_schema()).iter_errors(document)
+    found = dict.fromkeys(fault for error in errors for fault in _faults(error))
+    found.update(dict.fromkeys(_half_characters((), document)))
+    return tuple(sorted(found, key=lambda fault: (fault.kind == "form", *_position(document, fault.place))))
+
+
+def _faults(error: Any) -> Iterator[Fault]:
+    """Yield what one error of jsonschema stands for."""
+    place = tuple(error.absolute_path)
+    rule, schema, value = error.validator, error.schema, error.instance
+    if rule == "required":
+        for name in (name for name in schema["required"] if name not in value):
+            yield Fault((*place, name), "required", "missing", _types(schema["properties"][name]["type"]))
+    elif rule == "minLength":
+        yield Fault(place, "required", "an empty string", _types(schema["type"]))
+    elif rule == "type":
+        yield Fault(place, "type", _described(value), _types(schema["type"]))
+    elif "propertyNames" in error.absolute_schema_path:
+        yield Fault((*place, value), "name", "a key of another form", schema["title"])
+    else:
+        yield Fault(place, "form", f"{_described(value)} of another form", schema["title"])
+
+
+def _half_characters(place: Place, value: Any) -> Iterator[Fault]:
+    """Yield the texts that no file and no program could be given; a schema cannot say it."""
+    if isinstance(value, str) and _SURROGATE.search(value):
+        yield Fault(place, "text", "half of a character (a lone surrogate)", "text of whole characters")
+    for step, part in _parts(value):
+        yield from _half_characters((*place, step), part)
+
+
+def _types(types: str | list[str]) -> str:
+    # Null stands for a key that is left out, which needs no mention.
+    return " or ".join(_TYPES[name] for name in ([types] if isinstance(types, str) else types) if name != "null")
+
+
+def _described(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names: dict[type, str] = {dict: "object", list: "array", str: "string"}
+    return _TYPES[names.get(type(value), "number")]
+
+
+def _position(document: Any, place: Place) -> Iterator[int]:
+    """Yield where each step of a place stands among its neighbours."""
+    fixed = _fixed_keys()
+    value = document
+    for depth, step in enumerate(place):
+        neighbours = fixed.get(_kind(place[:depth]))
+        if isinstance(step, int):
+            yield step
+        elif neighbours and step in neighbours:
+            yield neighbours.index(step)
+        else:
+            yield list(value).index(step)
+        value = value[step] if isinstance(step, int) or step in value else {}
+
+
+def _kind(place: Place) -> str:
+    """Return the name of the definition that says which keys a place may have; empty where any key may be."""
+    match place:
+        case ():
+            return "manifest"
+        case ("agents", _):
+            return "agent"
+        case ("bottles", _):
+            return "bottle"
+        case ("bottles", _, "egress"):
+            return "egress"
+        case ("bottles", _, "ssh", _):
+            return "ssh_entry"
+    return ""
+
+
+@cache
+def _fixed_keys() -> dict[str, tuple[str, ...]]:
+    parts = {"manifest": _schema(), **_schema()["$defs"]}
+    return {name: tuple(part["properties"]) for name, part in parts.items() if "properties" in part}
+
+
+def required(kind: str) -> tuple[str, ...]:
+    """Return the keys that a definition requires."""
+    return tuple(_schema()["$defs"][kind]["required"])
+
+
+def unknown_keys(document: Any) -> tuple[UnknownKey, ...]:
+    """Return the unknown keys in the document's order; comments are none."""
+    return tuple(_unknown((), document))
+
+
+def _unknown(place: Place, value: Any) -> Iterator[UnknownKey]:
+    known = _fixed_keys().get(_kind(place))
+    for step, part in _parts(value):
+        if known is None or step in known:
+            yield from _unknown((*place, step), part)
+        elif not _comments().match(str(step)):
+            yield UnknownKey((*place, step), known)
+
+
+@cache
+def _comments() -> re.Pattern[str]:
+    (pattern,) = _schema()["patternProperties"]
+    return re.compile(pattern)
+
+
+def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
