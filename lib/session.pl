@@ -46,12 +46,11 @@ while (1) {
     my $ended = waitpid($child, POSIX::WUNTRACED());
     next if $ended < 0 && $!{EINTR};
     last if $ended < 0;
-    my $status = ${^CHILD_STATUS_NATIVE}; # $? does not know of a child that was stopped
-    if (POSIX::WIFSTOPPED($status)) {
+    if (kill 0, $child) { # stopped, not ended; $? does not tell the two apart
         POSIX::tcsetpgrp(0, $child);
         kill 'CONT', -$child;
         next;
     }
-    exit(POSIX::WIFSIGNALED($status) ? 128 + POSIX::WTERMSIG($status) : POSIX::WEXITSTATUS($status));
+    exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
 }
 exit 1;

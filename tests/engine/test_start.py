@@ -37,6 +37,8 @@ def test_the_real_client_reaches_its_prompt_on_a_terminal(session: pexpect.spawn
 def test_ctrl_z_does_not_freeze_the_session(session: pexpect.spawn, desk: Desk) -> None:
     session.expect("bypass permissions", timeout=90)
     session.send("\x1a")
+    session.expect("is suspended")
+    session.expect("bypass permissions")  # drawn again, so it reads what is typed
     session.send("zebra crossing")
     session.expect("zebra")
     assert "T" not in {
