@@ -1,0 +1,122 @@
+"""Runs the launcher over a fake engine once per docker call, with something happening at that call."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.fake_docker import FakeDocker
+
+GROUPS = ("network", "container", "image")
+OTHER = {"claude-bottle.owner": "somebody-else", "claude-bottle.slug": "a"}
+SIBLING = {
+    "containers": [{"name": "claude-bottle-a", "labels": {**OTHER, "claude-bottle.role": "agent"}}, {"name": "mine"}],
+    "networks": [{"name": "claude-bottle-net-a", "labels": {**OTHER, "claude-bottle.role": "internal"}}],
+}
+TOKEN = "a-token-that-is-nowhere-8812"
+WORKERS = 4
+# The program with bounds of a second instead of a minute.
+IMPATIENT = """
+import sys, types
+package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
+from claude_bottle.lib import run
+run.QUERY_SECONDS = run.STOP_SECONDS = 1.0
+run.SILENT_SECONDS = 2.0
+run.capture.__kwdefaults__["seconds"] = 1.5
+from claude_bottle.cli.main import main
+sys.exit(main("cli.sh", sys.argv[2:]))
+"""
+
+
+class Run:
+    """One start of agent ``a`` with ``--cwd``, on an engine of its own that holds a sibling's bottle.
+
+    Args:
+        folder: an empty folder.
+        impatient: give up on docker calls after a second.
+    """
+
+    def __init__(self, folder: Path, impatient: bool = False) -> None:
+        for name in ("project", "home", "tmp"):
+            (folder / name).mkdir(parents=True)
+        manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
+        (folder / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
+        self.tmp = folder / "tmp"
+        self.fake = FakeDocker(folder / "engine", SIBLING)
+        self.env = {"PATH": self.fake.path(), "HOME": str(folder / "home"), "TMPDIR": str(self.tmp)}
+        self.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = TOKEN
+        self.cwd = folder / "project"
+        program = [sys.executable, "-I", "-X", "utf8", "-c", IMPATIENT, str(ROOT)] if impatient else [ROOT / "cli.sh"]
+        self.words = [*program, "start", "-y", "--cwd", "a"]
+
+    def begin(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.words,
+            cwd=self.cwd,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def leftovers(self) -> list[str]:
+        """Return what there is beyond the sibling's, and what the sibling has lost."""
+        there = {thing["name"] for thing in (*self.fake.containers(), *self.fake.networks())}
+        there |= {image["name"] for image in self.fake.images() if image["labels"]}
+        kept = {thing["name"] for kind in SIBLING.values() for thing in kind}
+        return sorted(there ^ kept) + [path.name for path in self.tmp.iterdir()]
+
+
+def gone(pid: int) -> bool:
+    """Say whether a process has ended, reaped or not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return state == "" or state.startswith("Z")
+
+
+def points(folder: Path) -> list[str]:
+    """Return every docker call of an undisturbed start and teardown, as faults name it."""
+    run = Run(folder)
+    _, err = run.begin().communicate(timeout=60)
+    assert run.leftovers() == [], err
+    found: list[str] = []
+    for argv in run.fake.argvs():
+        verb = argv[1] if argv[0] in GROUPS else argv[0]
+        found.append(f"* {verb}#{1 + sum(point.startswith(f'* {verb}#') for point in found)}")
+    assert len(found) > 20
+    return found
+
+
+def each(points: list[str], check: Callable[[str], str]) -> list[str]:
+    """Return what a check says of each point, but for the empty words."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [f"{point}: {said}" for point, said in zip(points, pool.map(check, points), strict=True) if said]
+
+
+def until(what: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait for a condition; return whether it came."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def wrong_words(err: str) -> str:
+    """Return what must not be in the launcher's words, if it is."""
+    bad = [word for word in ("Traceback", "internal error", TOKEN) if word in err]
+    return f"{bad} in {err}" if bad else ""
+
+
+def name_of(folder: Path, point: str) -> Path:
+    """Return a folder for one run."""
+    return folder / point.replace("* ", "").replace("#", "-") / str(os.urandom(4).hex())

@@ -1,0 +1,32 @@
+"""A signal to the launcher during every docker call of a start and of a teardown: nothing is left."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.sweep import Run, each, gone, name_of, points, until, wrong_words
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_during_any_docker_call_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    def check(point: str) -> str:
+        run = Run(name_of(tmp_path, point))
+        fault = run.fake.fault(point, mode="pause", when="after" if "create" in point else "before")
+        child = run.begin()
+        call = run.fake.wait_for_pause(fault, 30)
+        child.send_signal(number)
+        run.fake.release(fault)
+        _, err = child.communicate(timeout=60)
+        want = 128 + number if number == signal.SIGTERM else -number
+        if child.returncode != want:
+            return f"status {child.returncode}, {err}"
+        if number == signal.SIGTERM and run.leftovers():
+            return f"left {run.leftovers()}, {err}"
+        if not until(lambda: run.leftovers() == [] and gone(call)):
+            return f"left {run.leftovers()}, call ended: {gone(call)}"
+        return wrong_words(err)
+
+    assert each(points(tmp_path / "first"), check) == []
