@@ -1,0 +1,37 @@
+"""A docker call that fails, or never answers, each in turn: bounded, reported, nothing left behind unsaid."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sweep import Run, each, name_of, points, wrong_words
+
+WORDS = {"fail": "it broke", "hang": "gave no answer within"}
+
+
+@pytest.mark.parametrize("mode", ["fail", "hang"])
+def test_a_docker_call_that_goes_wrong_is_said_and_leaves_nothing_unsaid(tmp_path: Path, mode: str) -> None:
+    def check(point: str) -> str:
+        run = Run(name_of(tmp_path, point), impatient=mode == "hang")
+        run.fake.fault(f"{point}: it broke", mode=mode)
+        began = time.monotonic()
+        child = run.begin()
+        _, err = child.communicate(timeout=90)
+        if child.returncode not in (0, 1):
+            return f"status {child.returncode}, {err}"
+        unsaid = [name for name in run.leftovers() if name not in err]
+        if unsaid or (run.leftovers() and child.returncode == 0):
+            return f"left {unsaid}, status {child.returncode}, {err}"
+        if child.returncode == 1 and WORDS[mode] not in err:
+            return f"no word of what went wrong: {err}"
+        if time.monotonic() - began > 60:
+            return f"took {time.monotonic() - began:.0f} s"
+        return wrong_words(err)
+
+    calls = points(tmp_path / "first")
+    if mode == "hang":  # the session may last as long as it likes
+        calls.remove([call for call in calls if "exec" in call][-1])
+    assert each(calls, check) == []
