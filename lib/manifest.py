@@ -11,7 +11,7 @@ from typing import Any
 
 from claude_bottle.lib import schema_check, strict_json
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.problems import Gathered, fail_with, nearest
+from claude_bottle.lib.problems import Gathered, UnseenByShell, fail_with, nearest
 from claude_bottle.lib.schema_check import Fault, Place
 
 FILE_NAME = "claude-bottle.json"
@@ -59,7 +59,8 @@ class Manifest:
 
     def problem(self, fault: Fault) -> BottleError:
         """Return a fault as an error: the shell's line, then the place, what is there and what may be; no value."""
-        return BottleError(_line(fault), [self._hint(fault)])
+        kind = BottleError if _shell_sees(fault) else UnseenByShell
+        return kind(_line(fault), [self._hint(fault)])
 
     def _hint(self, fault: Fault) -> str:
         return f"{self.where(fault.place)}: {fault.found}; allowed: {fault.allowed}"
@@ -106,6 +107,11 @@ def _has(value: Any, place: Place) -> bool:
             return False
         value = value[step]
     return True
+
+
+def _shell_sees(fault: Fault) -> bool:
+    inside_ssh_entry = len(fault.place) > 3 and fault.place[2] == "ssh"
+    return fault.kind in ("type", "name") and not inside_ssh_entry
 
 
 def _owner(place: Place) -> str:
@@ -271,7 +277,7 @@ def manifest_agent_skills(manifest: Manifest, agent: str) -> tuple[str, ...]:
 
 
 def manifest_agent_prompt(manifest: Manifest, agent: str) -> str:
-    """Return the agent's prompt, without NULs, as the shell has it (shell: manifest_agent_prompt)."""
+    """Return the agent's prompt (shell: manifest_agent_prompt)."""
     return str(_agent(manifest, agent, "prompt", str))
 
 

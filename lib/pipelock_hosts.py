@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, bottle_part
-from claude_bottle.lib.problems import fail_with
+from claude_bottle.lib.problems import UnseenByShell, fail_with
 from claude_bottle.lib.ssh import SshEntry
 
 DEFAULT_HOSTS = (
@@ -56,7 +56,7 @@ def _problems(manifest: Manifest, bottle: str) -> Iterator[BottleError]:
             host = bottle_part(manifest, bottle, "egress")["allowlist"][index]
             shown = "" if "@" in host else f" {host!a}"  # a password may stand before an @
             line = f"bottle '{bottle}': egress.allowlist[{index}]:{shown} {host_problem(host)}"
-            problem = BottleError(line, problem.hints)
+            problem = UnseenByShell(line, problem.hints)
         yield problem
 
 

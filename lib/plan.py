@@ -174,7 +174,7 @@ def _check_bottle(
     with gathered:
         keys = ssh.ssh_load(found, bottle)
     with gathered:
-        ssh.ssh_check_keys(cwd, home, keys)
+        ssh.ssh_check_keys(cwd, home, ssh.ssh_entries(found, bottle))
     with gathered:
         pipelock_hosts.pipelock_check_allowlist(found, bottle)
     with gathered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from claude_bottle.lib.errors import BottleError, DockerError
@@ -13,6 +13,28 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return a hint with the known name most like this one, if any is."""
     found = difflib.get_close_matches(name, list(known), 1)
     return [f"did you mean '{found[0]}'?"] if found else []
+
+
+class UnseenByShell(BottleError):
+    """A problem that the shell does not look for: it is told after those that the shell would have named."""
+
+
+class Problems(BottleError):
+    """Several problems in one error.
+
+    Args:
+        parts: the problems, in the order in which they are told.
+        hints: what may help with any of them.
+    """
+
+    def __init__(self, parts: Sequence[BottleError], hints: Iterable[str] = ()) -> None:
+        said: dict[str, None] = {}  # keeps the order, drops what is said already
+        for problem in parts:
+            said.update(dict.fromkeys([problem.message, *problem.hints]))
+        messages = {problem.message for problem in parts}
+        line, *others = said
+        super().__init__(line, [*(f"also: {other}" if other in messages else other for other in others), *hints])
+        self.parts = tuple(parts)
 
 
 class Gathered:
@@ -32,7 +54,7 @@ class Gathered:
     ) -> bool:
         if not isinstance(error, BottleError) or isinstance(error, DockerError):
             return False
-        self._problems.append(error)
+        self._problems.extend(error.parts if isinstance(error, Problems) else [error])
         return True
 
     def __bool__(self) -> bool:
@@ -47,14 +69,8 @@ class Gathered:
         Raises:
             BottleError: there is any.
         """
-        if not self:
-            return
-        said: dict[str, None] = {}  # keeps the order, drops what is said already
-        for problem in self._problems:
-            said.update(dict.fromkeys([problem.message, *problem.hints]))
-        messages = {problem.message for problem in self._problems}
-        line, *others = said
-        raise BottleError(line, [*(f"also: {other}" if other in messages else other for other in others), *hints])
+        if self:
+            raise Problems(sorted(self._problems, key=lambda problem: isinstance(problem, UnseenByShell)), hints)
 
 
 def fail_with(problems: Iterable[BottleError | str]) -> None:

@@ -64,8 +64,7 @@ def json_path(place: Place) -> str:
 def faults(document: Any) -> tuple[Fault, ...]:
     """Return all faults: agents, bottles and env in the document's order, fixed keys in the schema's.
 
-    The schema has its keys in the order in which the shell looks at them. A value of the wrong form comes after the
-    wrong types, as the shell knows types only.
+    The schema has its keys in the order in which the shell looks at them.
 
     Args:
         document: the whole manifest.
@@ -75,7 +74,7 @@ def faults(document: Any) -> tuple[Fault, ...]:
     errors = Draft202012Validator(_schema()).iter_errors(document)
     found = dict.fromkeys(fault for error in errors for fault in _faults(error))
     found.update(dict.fromkeys(_half_characters((), document)))
-    return tuple(sorted(found, key=lambda fault: (fault.kind == "form", *_position(document, fault.place))))
+    return tuple(sorted(found, key=lambda fault: tuple(_position(document, fault.place))))
 
 
 def _faults(error: Any) -> Iterator[Fault]:

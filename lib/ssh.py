@@ -42,7 +42,17 @@ def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
     )
     wrong = (fault for fault in manifest.faults_at("bottles", bottle, "ssh") if fault.kind != "required")
     fail_with((*missing, *map(manifest.problem, wrong)))
-    return tuple(_entry(entry) for entry in entries)
+    return ssh_entries(manifest, bottle)
+
+
+def ssh_entries(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
+    """Return a bottle's entries but for those with a field that is missing or of a wrong type."""
+    entries = bottle_part(manifest, bottle, "ssh")
+    faults = (fault for fault in manifest.faults_at("bottles", bottle, "ssh") if fault.kind != "form")
+    broken = {step for fault in faults for step in fault.place[3:4]}
+    return tuple(
+        _entry(entry) for index, entry in enumerate(entries if isinstance(entries, list) else ()) if index not in broken
+    )
 
 
 def _missing(value: Any) -> bool:

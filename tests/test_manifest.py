@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from claude_bottle.lib import env_resolve, manifest, pipelock_hosts, plan, skills, slug, ssh
 from claude_bottle.lib.errors import BottleError
+
+from tests.conftest import ROOT
+from tests.fake_docker import FakeDocker
 
 SECRET = "hunter2-never-shown"
 
@@ -316,3 +320,42 @@ def test_slugs_are_as_the_shells(name: str, expected: str) -> None:
 def test_a_name_without_usable_characters_has_no_slug() -> None:
     with pytest.raises(BottleError, match="agent name '---' has no usable characters"):
         slug.agent_slug("---")
+
+
+def test_problems_of_all_parts_come_in_one_go_the_shells_first(tmp_path: Path) -> None:
+    forge = {"Host": "forge", "IdentityFile": "gone", "Hostname": "a b", "User": "git", "Port": 22}
+    part = {
+        "evn": {},
+        "ssh": [forge, {"Host": "two"}],
+        "egress": {"allowlist": ["a b"]},
+        "env": {"A": None, "B": f"{SECRET}\n", "C": "${NOT_SET}"},
+    }
+    agents = {"a": {"skills": ["gone"], "bottle": "b"}, "other": {"prompt": 5}}
+    write(tmp_path, {"bottles": {"b": part}, "agents": agents})
+    fake = FakeDocker(tmp_path / "engine")
+    done = subprocess.run(
+        [ROOT / "cli.sh", "start", "a"],
+        cwd=tmp_path,
+        env={"PATH": fake.path(), "HOME": str(tmp_path / "home"), "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    first, *hints = done.stderr.splitlines()
+    assert first == f"claude-bottle: error: skill 'gone' not found at {tmp_path}/home/.claude/skills/gone"
+    assert [hint.removeprefix("claude-bottle: hint: also: ") for hint in hints if "also: " in hint] == [
+        "ssh entry for host 'two' missing required field 'IdentityFile'",
+        "ssh entry for host 'two' missing required field 'Hostname'",
+        "ssh entry for host 'two' missing required field 'User'",
+        "ssh entry for host 'two' missing required field 'Port'",
+        f"ssh key file not found for host 'forge': {tmp_path}/gone",
+        "bottle 'b': env value for 'A' must be a string",
+        "env 'B': literal value contains a newline",
+        "host variable 'NOT_SET' (for 'C') is not set",
+        "bottle 'b': ssh[0].Hostname must be a host name or an IPv4 address",
+        "bottle 'b': egress.allowlist[0]: 'a b' is not a host name",
+    ]
+    assert "unknown key 'evn' is ignored" in hints[-1] and "did you mean 'env'?" in hints[-1]
+    assert SECRET not in done.stderr
+    assert "'other'" not in done.stderr
+    assert done.returncode == 1 and fake.containers() == [] and fake.networks() == []
