@@ -359,3 +359,12 @@ def test_problems_of_all_parts_come_in_one_go_the_shells_first(tmp_path: Path) -
     assert SECRET not in done.stderr
     assert "'other'" not in done.stderr
     assert done.returncode == 1 and fake.containers() == [] and fake.networks() == []
+
+
+@pytest.mark.parametrize("page", ["docs/manifest.md", "README.md"])
+def test_the_pages_examples_are_accepted(tmp_path: Path, page: str) -> None:
+    lines = (ROOT / page).read_text().split("\n    {\n")[1].split("\n    }\n")[0]
+    write(tmp_path, "{" + lines + "}")
+    found = load(tmp_path)
+    assert found.warnings == ()
+    assert list(found.agents) == ["implementer"] and list(found.bottles) == ["default"]
