@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.sidecar import IS_STAND_IN, SIDECAR
+
 ROOT = Path(__file__).resolve().parent.parent
 
 package = types.ModuleType("claude_bottle")
 package.__path__ = [str(ROOT)]
 sys.modules["claude_bottle"] = package
+
+
+def pytest_report_header() -> str:
+    return f"sidecar: {SIDECAR}" + (" (a STAND-IN, not the real image)" if IS_STAND_IN else "")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A launcher on the real engine; the sidecar is what CLAUDE_BOTTLE_PIPELOCK_IMAGE names, else the stand-in."""
+"""A launcher on the real engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.sidecar import SIDECAR
+
 ROOT = Path(__file__).resolve().parents[2]
-STAND_IN = "cb-pipelock-standin:latest"
-SIDECAR = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", STAND_IN)
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
 
 
@@ -99,7 +99,6 @@ def leftovers(desk: Desk) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    print(f"sidecar: {SIDECAR}")
     made = Desk(tmp_path)
     yield made
     made.close()
