@@ -136,9 +136,9 @@ def reap(owner: str, calls: int) -> None:
     end_children(journal, signal.SIGTERM)
     await_children(journal)
     end_children(journal, signal.SIGKILL)
-    cleanup.cleanup_all(journal)
-    if journal.terminal:
+    if journal.terminal:  # first: somebody sits in front of it
         terminal.restore_settings(journal.terminal)
+    cleanup.cleanup_all(journal)
 
 
 if __name__ == "__main__":

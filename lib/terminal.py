@@ -57,11 +57,22 @@ def tty_save() -> None:
     try:
         _saved[:] = [termios.tcgetattr(fd)]
         for announce in _announce:
-            announce(dump_settings(os.ttyname(fd), _saved[0]))
+            announce(dump_settings(_device(fd), _saved[0]))
     except (OSError, termios.error):
         pass
     finally:
         os.close(fd)
+
+
+def _device(fd: int) -> str:
+    """Return the terminal's path under which another process can open it, which ``/dev/tty`` is not."""
+    for standard in (0, 1, 2):
+        try:
+            os.tcgetpgrp(standard)  # only the controlling terminal answers
+            return os.ttyname(standard)
+        except OSError:
+            continue
+    return os.ttyname(fd)
 
 
 def tty_restore() -> None:

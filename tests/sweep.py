@@ -76,10 +76,14 @@ class Run:
         return sorted(there ^ kept) + [path.name for path in self.tmp.iterdir()]
 
 
+def state(pid: int) -> str:
+    """Return a process's state as ps writes it, empty for one that is not there."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+
+
 def gone(pid: int) -> bool:
     """Say whether a process has ended, reaped or not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return state == "" or state.startswith("Z")
+    return state(pid)[:1] in ("", "Z")
 
 
 def points(folder: Path) -> list[str]:
