@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,27 @@ def _onboarding(workdir: str) -> bytes:
     return json.dumps(seed).encode() + b"\n"
 
 
+def skills_in_image(plan: Plan, container: str) -> bool:
+    """Say whether the image brings skills along, so that one of the agent's may have a namesake there."""
+    if not plan.skills:
+        return False
+    held = run.query(["cp", f"{container}:{plan.settings.bottle_skills_dir}", "-"])
+    return held.ok and len(tarstream.contents(held.out)) > 1  # one is the folder itself
+
+
+def remove_skills(plan: Plan, container: str) -> None:
+    """Remove the agent's skills from a running bottle, before they are copied: each replaces its namesake whole.
+
+    Root has no capabilities there: it can remove what is root's, and node what is node's.
+
+    Raises:
+        DockerError: docker refused.
+    """
+    targets = [f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills]
+    run.capture(["exec", "-u", "root", container, "rm", "-rf", "--", *targets])
+    docker.docker_step("copying skill", ["exec", "-u", "node", container, "rm", "-rf", "--", *targets])
+
+
 def copy_skills(plan: Plan, container: str, name: str) -> None:
     """Put the skills in, owned by node (shell: skills_copy).
 
@@ -113,7 +135,23 @@ def copy_skills(plan: Plan, container: str, name: str) -> None:
         _copy_tree("copying skill", source, f"{target}/{skill}", container, [target])
 
 
-def copy_session_program(plan: Plan, container: str, name: str) -> None:
+def mend_dockerignore(plan: Plan, container: str) -> None:
+    """Put the workspace's .dockerignore back: docker's legacy builder adds a line of its own to the image's copy.
+
+    Raises:
+        DockerError: docker refused.
+    """
+    source = Path(plan.cwd, ".dockerignore")
+    if not plan.request.with_cwd or source.is_symlink() or not source.is_file():
+        return
+    held = run.query(["cp", f"{container}:{plan.workspace}/.dockerignore", "-"])
+    wanted = source.read_bytes()
+    if held.ok and wanted not in tarstream.contents(held.out).values():  # not ok: the file keeps itself out
+        mended = [*tarstream.member(".dockerignore", wanted, stat.S_IMODE(source.stat().st_mode)), tarstream.END]
+        docker.docker_step("copying .dockerignore", ["cp", "-", f"{container}:{plan.workspace}"], mended)
+
+
+def copy_session_program(container: str) -> None:
     """Put in what the session begins with.
 
     Raises:

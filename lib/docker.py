@@ -30,12 +30,14 @@ def docker_step(what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) ->
     Args:
         what: begins the error line.
         words: docker's arguments.
-        stdin: pieces of what it reads.
+        stdin: pieces of what it reads; feeding may take long, and a signal ends it: what is fed is a container that is
+            removed then.
 
     Raises:
         DockerError: it failed; docker's own words are in the message.
+        Interrupted: a signal arrived while it was fed.
     """
-    result = run.capture(list(words), stdin=stdin)
+    result = run.capture(list(words), stdin=stdin, interruptible=stdin != ())
     if not result.ok:
         raise DockerError(f"{what} failed: {result.failure}")
     return result.text

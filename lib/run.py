@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -23,7 +23,6 @@ CHANGE_SECONDS = 60.0
 SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
 STOP_SECONDS = 5.0
 CHUNK = 65536
-TAIL = 65536
 
 Process = subprocess.Popen[bytes]
 
@@ -225,7 +224,8 @@ def capture(
         words: docker's arguments.
         seconds: the longest it may be silent; what it did not finish by then it is made to stop.
         stdin: pieces of what it reads.
-        interruptible: end it when a stopping signal arrives; only for calls that change nothing.
+        interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
+            removed then.
 
     Raises:
         BottleError: no docker on PATH.
@@ -241,17 +241,33 @@ def capture(
         new_session=True,
         pass_fds=inherited,
     )
+    return _converse(words, process, stdin, seconds, interruptible=interruptible)
+
+
+def _converse(
+    words: Sequence[str],
+    process: Process,
+    stdin: Iterable[bytes],
+    seconds: float,
+    *,
+    interruptible: bool,
+    heard: Callable[[_Pipes], None] = lambda pipes: None,
+) -> Result:
+    """Feed a process and take what it says until it ends; it is ended where that fails, or where it falls silent."""
     pipes = _Pipes(process, stdin)
     deadline = time.monotonic() + seconds
     try:
         while (pipes.open or process.poll() is None) and time.monotonic() < deadline:
-            if interruptible and wait.pending_signal() is not None:
-                stop(process)
+            if interruptible:
                 wait.check_signals()
             if pipes.turn(deadline):
                 deadline = time.monotonic() + seconds
+                heard(pipes)
         timed_out = process.poll() is None
         status = stop(process) if timed_out else _reap(process)
+    except BaseException:  # a signal, or what feeds it has failed
+        stop(process)
+        raise
     finally:
         pipes.close()
     return _result(words, status, pipes.read(pipes.out), pipes.read(pipes.err), timed_out, seconds)
@@ -290,30 +306,14 @@ def stream(words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = Fal
         Interrupted: a stopping signal arrived; the process has been ended.
     """
     process = spawn(find_docker(), words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    pipes = _Pipes(process, [stdin] if stdin else [])
-    deadline = time.monotonic() + SILENT_SECONDS
-    timed_out = False
-    try:
-        while not timed_out and (pipes.open or process.poll() is None):
-            if wait.pending_signal() is not None:
-                stop(process)
-                wait.check_signals()
-            if pipes.turn(deadline):
-                deadline = time.monotonic() + SILENT_SECONDS
-                _show(pipes, quiet_errors)
-            timed_out = time.monotonic() >= deadline
-        status = stop(process) if timed_out else _reap(process)
-    finally:
-        pipes.close()
-    return _result(words, status, b"", pipes.read(pipes.err), timed_out, SILENT_SECONDS)
 
+    def show(pipes: _Pipes) -> None:
+        for fd, taken in pipes.taken.items():
+            if fd == pipes.out or not quiet_errors:
+                log.write(b"".join(taken))
+                taken.clear()
 
-def _show(pipes: _Pipes, quiet_errors: bool) -> None:
-    for fd, taken in pipes.taken.items():
-        if fd == pipes.err and quiet_errors:
-            continue
-        log.write(b"".join(taken))
-        taken.clear()
+    return _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, interruptible=True, heard=show)
 
 
 def foreground(words: Sequence[str]) -> Process:

@@ -110,10 +110,17 @@ def _try_agent(
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
     options = agent_container.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
     name, identity = agent_container.agent_create(launch.journal, plan, [*options, *extra], workspace.identity)
-    for copy in (agent_container.copy_seed, agent_container.copy_skills, agent_container.copy_session_program):
-        wait.check_signals()
-        copy(plan, identity, name)
-    return Made(identity, name), agent_container.agent_start(identity)
+    agent_container.copy_seed(plan, identity, name)
+    late = agent_container.skills_in_image(plan, identity)  # nothing can be removed before the start
+    if not late:
+        agent_container.copy_skills(plan, identity, name)
+    agent_container.copy_session_program(identity)
+    agent_container.mend_dockerignore(plan, identity)
+    started = agent_container.agent_start(identity)
+    if late and started.ok:
+        agent_container.remove_skills(plan, identity)
+        agent_container.copy_skills(plan, identity, name)
+    return Made(identity, name), started
 
 
 def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import tarfile
@@ -35,6 +36,13 @@ def folder(name: str, mode: int = 0o755, owner: int = NODE_ID) -> Iterator[bytes
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, mode, owner, owner
     yield _header(info)
+
+
+def contents(stream: bytes) -> dict[str, bytes]:
+    """Return what a stream holds: each name, and a file's content, which is empty for anything else."""
+    with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
+        files = ((info.name, archive.extractfile(info)) for info in archive)
+        return {name: file.read() if file else b"" for name, file in files}
 
 
 def tree(source: str, name: str, owner: int = NODE_ID) -> Iterator[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from claude_bottle.lib import run
 from claude_bottle.lib.errors import BottleError
 
+from .sweep import gone
 from .test_cleanup import fake_docker
 
 
@@ -28,6 +30,19 @@ def test_bytes_pass_through_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_reader_that_stops_early_does_not_break_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_docker(tmp_path, monkeypatch, "exit 0")
     assert run.capture(["cp", "-", "x:/"], stdin=[b"x" * 1_000_000] * 3).ok
+
+
+def test_a_call_whose_data_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 60")
+
+    def data() -> Iterator[bytes]:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            yield b"x"
+        raise FileNotFoundError("gone")
+
+    with pytest.raises(FileNotFoundError):
+        run.capture(["cp", "-", "x:/"], stdin=data())
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_the_token_is_not_in_a_childs_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

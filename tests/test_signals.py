@@ -30,3 +30,13 @@ def test_a_signal_during_any_docker_call_leaves_nothing(tmp_path: Path, number: 
         return wrong_words(err)
 
     assert each(points(tmp_path / "first"), check) == []
+
+
+def test_a_signal_does_not_wait_for_a_copy_in_flight(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    fault = run.fake.fault("agent cp", mode="hang")
+    child = run.begin()
+    call = run.fake.wait_for_pause(fault, 30)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=30)
+    assert (child.returncode, run.leftovers(), gone(call)) == (143, [], True), err

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pexpect
@@ -16,6 +18,7 @@ from tests.sidecar import SIDECAR
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
+AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
 
 def docker(*words: str, check: bool = True) -> str:
@@ -34,12 +37,18 @@ def until(what: Callable[[], object], seconds: float = 60) -> None:
 
 
 class Desk:
-    """A user's folder, home and environment, and ways to run the launcher there."""
+    """A user's folder, home and environment, and ways to run the launcher there.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: an empty folder.
+        agent: the name of the one agent in the manifest, which is its slug too.
+    """
+
+    def __init__(self, folder: Path, agent: str = AGENT) -> None:
+        self.agent = agent
         self.cwd, self.home, self.tmp = (folder / name for name in ("project", "home", "tmp"))
         for each in (self.cwd, self.home, self.tmp):
-            each.mkdir()
+            each.mkdir(parents=True)
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("CLAUDE_BOTTLE_")},
             "HOME": str(self.home),
@@ -53,20 +62,26 @@ class Desk:
         self.children: list[pexpect.spawn] = []
         self.manifest({})
 
-    def manifest(self, bottle: dict[str, object], agent: dict[str, object] | None = None, name: str = "tester") -> None:
-        agents = {name: {"bottle": "box", "prompt": "Say hello.", **(agent or {})}}
-        text = json.dumps({"bottles": {"box": bottle}, "agents": agents})
+    def manifest(self, bottle: dict[str, object], agent: dict[str, object] | None = None) -> None:
+        agents = {self.agent: {"bottle": "box", "prompt": "Say hello.", **(agent or {})}}
+        self.write(json.dumps({"bottles": {"box": bottle}, "agents": agents}))
+
+    def write(self, text: str) -> None:
         (self.cwd / "claude-bottle.json").write_text(text)
 
-    def run(self, *words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, stdin: str = "", before: Sequence[str] = (), **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the launcher to its end, without a terminal; ``before`` stands before it on the command line."""
         return subprocess.run(
-            [ROOT / "cli.sh", *words],
+            [*before, ROOT / "cli.sh", *words],
             cwd=self.cwd,
             env={**self.env, **env},
             input=stdin,
             capture_output=True,
             text=True,
             timeout=300,
+            start_new_session=True,
         )
 
     def terminal(self, *words: str) -> pexpect.spawn:
@@ -88,39 +103,48 @@ class Desk:
 
 
 def leftovers(desk: Desk) -> list[str]:
+    """Return what there still is of the desk's agent."""
+    own = re.compile(rf"claude-bottle-(?:(?:pipelock|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
     names = (
         docker("ps", "-a", "--format", "{{.Names}}").split() + docker("network", "ls", "--format", "{{.Name}}").split()
     )
-    # Other bottles may run on this engine; the desk's own carry its agent's name.
-    found = [name for name in names if name.startswith("claude-bottle") and "tester" in name]
-    found += docker("images", "-q", "--filter", "label=claude-bottle.slug=tester").split()
-    return found + [str(path) for path in desk.tmp.glob("claude-bottle-stage*")]
+    images = docker("images", "-q", "--filter", f"label=claude-bottle.slug={desk.agent}").split()
+    stages = [str(path) for path in desk.tmp.glob("claude-bottle-stage*")]
+    return [name for name in names if own.fullmatch(name)] + images + stages
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
+    made = Desk(tmp_path / "desk")
     yield made
     made.close()
     until(lambda: not leftovers(made), 30)
 
 
-def container(role: str, slug: str = "tester") -> str:
+def container(role: str, agent: str = AGENT) -> str:
     """Return the id of the only running container of a role, or an empty text."""
-    labels = (f"label=claude-bottle.role={role}", f"label=claude-bottle.slug={slug}")
+    labels = (f"label=claude-bottle.role={role}", f"label=claude-bottle.slug={agent}")
     return docker("ps", "-q", *(word for label in labels for word in ("--filter", label)))
 
 
-def client_runs() -> bool:
-    return "claude --dangerously" in docker("top", container("agent"), "-o", "pid,args")
+def client_runs(agent: str = AGENT) -> bool:
+    box = container("agent", agent)
+    return bool(box) and "claude --dangerously" in docker("top", box, "-o", "pid,args", check=False)
+
+
+def end(child: pexpect.spawn) -> None:
+    """End a launcher with TERM, and wait for it."""
+    child.kill(signal.SIGTERM)
+    child.expect(pexpect.EOF)
+    child.wait()
 
 
 @pytest.fixture
 def session(desk: Desk) -> Iterator[pexpect.spawn]:
     """A session on a terminal, up to the client's start."""
-    child = desk.terminal("start", "tester")
+    child = desk.terminal("start", AGENT)
     child.expect_exact("launch this agent? [y/N] ")
     child.sendline("y")
-    child.expect_exact("attaching to claude-bottle-tester")
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     until(client_runs)
     yield child

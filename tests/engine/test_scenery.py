@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
 
-from .conftest import ROOT, TOKEN, Desk, docker, leftovers, until
+from .conftest import ROOT, TOKEN, Desk, container, docker, end, leftovers, until
 
 sys.path.insert(0, str(ROOT / "fixtures"))
 import scenery as scenery_program
@@ -78,8 +77,9 @@ def scenery(running_scenery: Scenery) -> Scenery:
 @pytest.fixture
 def scene(desk: Desk, scenery: Scenery) -> Desk:
     """A desk whose one agent trusts the fake API."""
+    desk.agent = SLUG
     scenery.write_skill(desk.home)
-    (desk.cwd / "claude-bottle.json").write_text(json.dumps(scenery.manifest(SLUG, PROMPT)))
+    desk.write(json.dumps(scenery.manifest(SLUG, PROMPT)))
     return desk
 
 
@@ -88,15 +88,8 @@ def bottle(scene: Desk) -> Iterator[str]:
     """The agent container of a running session."""
     child = scene.terminal("start", "-y", SLUG)
     child.expect_exact(f"attaching to claude-bottle-{SLUG}")
-    yield of_role("agent")
-    child.terminate()
-    child.expect(pexpect.EOF)
-    child.close()
-
-
-def of_role(role: str) -> str:
-    labels = (f"label=claude-bottle.role={role}", f"label=claude-bottle.slug={SLUG}")
-    return docker("ps", "-q", *(word for label in labels for word in ("--filter", label)))
+    yield container("agent", SLUG)
+    end(child)
 
 
 def in_bottle(box: str, script: str, *words: str) -> object:
@@ -135,6 +128,13 @@ def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scener
     assert asked[0]["headers"]["authorization"] == f"Bearer {TOKEN}"
     assert scenery.requests("denied") == scenery.records("sinkhole") == []
     assert leftovers(scene) == []
+
+
+def test_what_is_piped_in_reaches_the_client_and_its_answer_comes_out(scene: Desk, scenery: Scenery) -> None:
+    done = scene.run("start", "-y", SLUG, "--", "-p", stdin="The word from the pipe is okapi.\n")
+    assert (done.returncode, done.stdout) == (0, ANSWER + "\n"), done.stderr
+    (asked,) = [request for request in scenery.requests() if request["path"].startswith("/v1/messages")]
+    assert "The word from the pipe is okapi." in asked["said"]
 
 
 def test_an_allowed_host_answers_and_a_denied_host_hears_nothing(bottle: str, scenery: Scenery) -> None:

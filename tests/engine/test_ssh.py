@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from .conftest import ROOT, Desk, container, docker, leftovers, until
+from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
 from .test_scenery import Scenery, scenery_program
 
 IMAGE = "cb-git-host:latest"
@@ -40,7 +39,7 @@ class GitHost:
 @pytest.fixture
 def git_host(desk: Desk) -> Iterator[GitHost]:
     docker("build", "-q", "-t", IMAGE, str(ROOT / "fixtures" / "images" / "git"))
-    scenery = Scenery(PROJECT, ["tester"])
+    scenery = Scenery(PROJECT, [AGENT])
     docker("network", "create", "--subnet", scenery_program.free_subnet(), scenery.network)
     aliases = ("--network-alias", "git.test", "--network-alias", "wrong.test")
     host = GitHost(docker("run", "-d", "--network", scenery.network, *aliases, IMAGE))
@@ -75,13 +74,11 @@ def bottle(desk: Desk, git_host: GitHost, tmp_path: Path) -> Iterator[pexpect.sp
         entry("wrong", "wrong.test", 22, other),
     ]
     desk.manifest({"ssh": entries})
-    child = desk.terminal("start", "-y", "tester")
-    child.expect_exact("setting up ssh in claude-bottle-tester")
-    child.expect_exact("attaching to claude-bottle-tester")
+    child = desk.terminal("start", "-y", AGENT)
+    child.expect_exact(f"setting up ssh in claude-bottle-{AGENT}")
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     yield child
-    child.kill(signal.SIGTERM)
-    child.expect(pexpect.EOF)
-    child.wait()
+    end(child)
 
 
 def as_node(script: str) -> subprocess.CompletedProcess[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from .conftest import ROOT, TOKEN, Desk, client_runs, container, docker, leftovers, until
+from .conftest import AGENT, ROOT, Desk, client_runs, container, docker, end, leftovers, until
 
 NO_SUCH_IMAGE = "127.0.0.1:9/none@sha256:" + "0" * 64
 
 
 def test_the_real_client_answers_through_a_pipe_and_nothing_is_left(desk: Desk) -> None:
-    done = desk.run("start", "-y", "tester", "--", "--version")
+    done = desk.run("start", "-y", AGENT, "--", "--version")
     assert done.returncode == 0, done.stderr
     assert "Claude Code" in done.stdout and len(done.stdout.splitlines()) == 1
     assert leftovers(desk) == []
@@ -27,9 +27,7 @@ def test_the_real_client_answers_through_a_pipe_and_nothing_is_left(desk: Desk) 
 def test_the_real_client_reaches_its_prompt_on_a_terminal(session: pexpect.spawn, desk: Desk) -> None:
     session.expect("bypass permissions", timeout=90)
     assert "Do you trust" not in str(session.before) and "theme" not in str(session.before)
-    session.kill(signal.SIGTERM)
-    session.expect(pexpect.EOF)
-    session.wait()
+    end(session)
     assert session.exitstatus == 128 + signal.SIGTERM
     assert leftovers(desk) == []
 
@@ -44,14 +42,27 @@ def test_ctrl_z_does_not_freeze_the_session(session: pexpect.spawn, desk: Desk) 
     assert "T" not in {
         line.split()[0][0] for line in docker("top", container("agent"), "-o", "stat,pid").splitlines()[1:]
     }
-    session.kill(signal.SIGTERM)
-    session.expect(pexpect.EOF)
-    session.wait()
+    end(session)
     assert leftovers(desk) == []
 
 
+def test_the_terminals_size_and_colours_reach_the_session(session: pexpect.spawn, desk: Desk) -> None:
+    session.expect("bypass permissions", timeout=90)
+    size = ("stty", "-F", "/dev/pts/0", "size")
+    until(lambda: in_bottle(*size).stdout == "40 120\n", 10)
+    session.setwinsize(30, 90)
+    until(lambda: in_bottle(*size).stdout == "30 90\n", 10)
+    environ = in_bottle("sh", "-c", "tr '\\0' '\\n' </proc/$(pidof claude)/environ").stdout.splitlines()
+    assert "TERM=xterm-256color" in environ and "COLORTERM=truecolor" in environ
+    end(session)
+
+
+def in_container(box: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", "exec", box, *words], capture_output=True, text=True, timeout=60)
+
+
 def in_bottle(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", "exec", container("agent"), *words], capture_output=True, text=True, timeout=60)
+    return in_container(container("agent"), *words)
 
 
 def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn) -> None:
@@ -77,17 +88,18 @@ def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn) -> None:
 
 
 def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -> None:
-    desk.env["HOST_SECRET"] = "a value with 'quotes' and $dollars kept apart 91"
+    token = desk.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = f"not-a-real-token-{os.urandom(8).hex()}"  # nobody else's
+    desk.env["HOST_SECRET"] = f"a value with 'quotes' and $dollars kept apart {os.urandom(8).hex()}"
     desk.manifest({"env": {"FROM_HOST": "${HOST_SECRET}", "OPTIND": "${HOST_SECRET}", "PLAIN": "literal"}})
-    child = desk.terminal("start", "-y", "tester")
-    child.expect_exact("attaching to claude-bottle-tester")
+    child = desk.terminal("start", "-y", AGENT)
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     until(client_runs)
     box = container("agent")
     script = """for p in /proc/[0-9]*/environ; do tr '\\0' '\\n' <"$p"; done 2>/dev/null"""
     environ = docker("exec", box, "sh", "-c", script, check=False)
-    assert f"CLAUDE_CODE_OAUTH_TOKEN={TOKEN}" in environ
+    assert f"CLAUDE_CODE_OAUTH_TOKEN={token}" in environ
     assert f"FROM_HOST={desk.env['HOST_SECRET']}" in environ and "PLAIN=literal" in environ
-    for value in (TOKEN, desk.env["HOST_SECRET"]):
+    for value in (token, desk.env["HOST_SECRET"]):
         assert value not in docker("inspect", box)
         assert value not in docker("inspect", container("sidecar"))
         for place in (
@@ -103,9 +115,7 @@ def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -
         assert value not in arguments
         assert value not in str(child.before)
     assert docker("exec", box, "ls", "-A", "/run/claude-bottle") == ""
-    child.kill(signal.SIGTERM)
-    child.expect(pexpect.EOF)
-    child.wait()
+    end(child)
 
 
 def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> None:
@@ -118,8 +128,8 @@ def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> Non
     (desk.cwd / "file with spaces").write_text("kept")
     (desk.cwd / ".dockerignore").write_text(".git\n")
     subprocess.run(["git", "init", "-q", str(desk.cwd)], check=True)
-    child = desk.terminal("start", "-y", "--cwd", "tester")
-    child.expect_exact("attaching to claude-bottle-tester")
+    child = desk.terminal("start", "-y", "--cwd", AGENT)
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     seen = docker(
         "exec",
         container("agent"),
@@ -131,6 +141,7 @@ def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> Non
         "/home/node/.claude/skills/review/run.sh",
         "/home/node/workspace/file with spaces",
         "/home/node/workspace/.git/HEAD",
+        "/home/node/workspace/.dockerignore",
     ).splitlines()
     assert seen == [
         "/home/node/.claude-bottle-prompt.txt node 600",
@@ -138,84 +149,85 @@ def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> Non
         "/home/node/.claude/skills/review/run.sh node 755",
         "/home/node/workspace/file with spaces node 644",
         "/home/node/workspace/.git/HEAD node 644",
+        "/home/node/workspace/.dockerignore node 644",
     ]
+    assert docker("exec", container("agent"), "cat", "/home/node/workspace/.dockerignore") == ".git"
     assert docker("exec", container("agent"), "cat", "/home/node/.claude-bottle-prompt.txt") == "Say hello."
-    child.kill(signal.SIGTERM)
-    child.expect(pexpect.EOF)
-    child.wait()
+    end(child)
     assert leftovers(desk) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_during_the_session_removes_everything(
-    session: pexpect.spawn, desk: Desk, number: signal.Signals
-) -> None:
-    session.kill(number)
-    session.expect(pexpect.EOF)
-    session.wait()
-    assert session.exitstatus == 128 + number
-    assert leftovers(desk) == []
-
-
-MOMENTS = (
-    "launch this agent?",
-    "building image",
-    "creating network claude-bottle-net",
-    "creating network claude-bottle-egress",
-    "starting pipelock",
-    "starting container",
-    "copying prompt",
-    "attaching to",
+@pytest.mark.parametrize(
+    ("folder", "skill"),
+    [("/home/node/workspace/.claude/skills", "review"), ("/etc", "ssh")],  # the image's is node's; it is root's
 )
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_at_any_moment_leaves_nothing(desk: Desk, moment: str, number: signal.Signals) -> None:
-    child = desk.terminal("start", "tester")
-    child.expect_exact("launch this agent?")
-    if moment != "launch this agent?":
-        child.sendline("y")
-        child.expect_exact(moment)
-    os.kill(child.pid, number)
-    child.expect(pexpect.EOF)
-    child.wait()
-    if number == signal.SIGTERM:
-        assert child.exitstatus == 128 + number
-        assert leftovers(desk) == []
-    until(lambda: leftovers(desk) == [], 60)
+def test_a_skill_replaces_its_namesake_in_the_image_whole(desk: Desk, folder: str, skill: str) -> None:
+    source, old = desk.home / ".claude" / "skills" / skill, desk.cwd / ".claude" / "skills" / "review"
+    for each in (source, old):
+        each.mkdir(parents=True)
+    (source / "SKILL.md").write_text("# New\n")
+    (old / "OLD.md").write_text("# Old\n")
+    desk.manifest({}, {"skills": [skill]})
+    desk.env["CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR"] = folder
+    child = desk.terminal("start", "-y", "--cwd", AGENT)
+    child.expect_exact(f"copying skill {skill} into claude-bottle-{AGENT}:{folder}/{skill}")
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+    seen = docker("exec", container("agent"), "find", f"{folder}/{skill}", "-printf", "%P %u %m\n")
+    assert seen.splitlines() == ["node 755", "SKILL.md node 644"]
+    end(child)
 
 
 def test_a_sidecar_image_that_cannot_be_had_ends_in_dockers_words_and_nothing_left(desk: Desk) -> None:
-    done = desk.run("start", "-y", "tester", CLAUDE_BOTTLE_PIPELOCK_IMAGE=NO_SUCH_IMAGE)
+    done = desk.run("start", "-y", AGENT, CLAUDE_BOTTLE_PIPELOCK_IMAGE=NO_SUCH_IMAGE)
     assert done.returncode == 1
-    assert "creating network claude-bottle-net-tester" in done.stderr
-    assert "creating network claude-bottle-egress-tester" in done.stderr
+    assert f"creating network claude-bottle-net-{AGENT}" in done.stderr
+    assert f"creating network claude-bottle-egress-{AGENT}" in done.stderr
     assert "error: pipelock: docker create failed: " in done.stderr and "127.0.0.1:9" in done.stderr
     assert leftovers(desk) == []
 
 
-def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(
-    desk: Desk, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    other = Desk(tmp_path_factory.mktemp("other"))
-    children = [each.terminal("start", "-y", "tester") for each in (desk, other)]
+def running(desk: Desk) -> tuple[int, int]:
+    """Return how many agents and sidecars of a desk's agent run."""
+    return len(container("agent", desk.agent).split()), len(container("sidecar", desk.agent).split())
+
+
+def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, tmp_path: Path) -> None:
+    other = Desk(tmp_path / "other")
+    children = [each.terminal("start", "-y", AGENT) for each in (desk, other)]
     for child in children:
-        child.expect("attaching to claude-bottle-tester")
-    assert len(container("agent").split()) == 2 and len(container("sidecar").split()) == 2
-    children[0].kill(signal.SIGTERM)
-    children[0].expect(pexpect.EOF)
-    assert len(container("agent").split()) == 1 and len(container("sidecar").split()) == 1
-    children[1].kill(signal.SIGTERM)
-    children[1].expect(pexpect.EOF)
-    for child in children:
-        child.wait()
+        child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+    assert running(desk) == (2, 2)
+    end(children[0])
+    assert running(desk) == (1, 1)
+    assert container("agent") in docker("ps", "-q", "--filter", "status=running").split()
+    end(children[1])
     assert leftovers(desk) == [] and leftovers(other) == []
+
+
+def test_two_agents_run_side_by_side_each_with_its_own_way_out(desk: Desk, tmp_path: Path) -> None:
+    desks = (desk, Desk(tmp_path / "other", f"{AGENT}-other"))
+    children = [each.terminal("start", "-y", each.agent) for each in desks]
+    for each, child in zip(desks, children, strict=True):
+        child.expect_exact(f"attaching to claude-bottle-{each.agent}")
+        until(lambda each=each: client_runs(each.agent))
+    assert [running(each) for each in desks] == [(1, 1), (1, 1)]
+    boxes = [container("agent", each.agent) for each in desks]
+    for each, box in zip(desks, boxes, strict=True):
+        attached = docker("inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", box)
+        assert attached.split() == [f"claude-bottle-net-{each.agent}"]
+    addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    for address in docker("inspect", "-f", addresses, container("sidecar")).split():
+        tried = in_container(boxes[1], "timeout", "3", "socat", "/dev/null", f"TCP:{address}:8888")
+        assert tried.returncode != 0, "a bottle reaches another one's way out"
+    end(children[0])
+    assert leftovers(desk) == [] and running(desks[1]) == (1, 1)
+    end(children[1])
+    assert leftovers(desks[1]) == []
 
 
 def test_a_dry_run_makes_nothing_and_asks_nothing(desk: Desk) -> None:
     desk.manifest({"env": {"ASKED": "?what", "UNSET": "${NO_SUCH_VARIABLE}"}})
-    done = desk.run("start", "--dry-run", "tester")
+    done = desk.run("start", "--dry-run", AGENT)
     assert done.returncode == 0, done.stderr
     assert "env (names only) : ASKED UNSET CLAUDE_CODE_OAUTH_TOKEN" in done.stderr
     assert leftovers(desk) == []

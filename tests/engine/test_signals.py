@@ -1,0 +1,143 @@
+"""The launcher is told to stop, is killed, or loses its terminal, at eight moments on the real engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.terminal import Terminal
+
+from .conftest import AGENT, ROOT, Desk, client_runs, docker, leftovers, until
+
+WORKERS = 3
+MARK = "CB_TEST_RUN"  # in the environment of every process that a launcher starts, the reaper's too
+MOMENTS = {  # what is on the screen then
+    "question": "launch this agent? [y/N] ",
+    "build": "building image",
+    "network": "creating network claude-bottle-net",
+    "sidecar": "starting pipelock",
+    "agent": "starting container",
+    "copies": "copying prompt",
+    "session": "attaching to",
+    "teardown": "(Claude Code)",  # what a session prints that ends by itself
+}
+ENDINGS: dict[str, Callable[[Terminal], None]] = {
+    "TERM": lambda terminal: terminal.child.send_signal(signal.SIGTERM),
+    "KILL": lambda terminal: terminal.child.send_signal(signal.SIGKILL),
+    "INT": lambda terminal: terminal.child.send_signal(signal.SIGINT),
+    "HUP": lambda terminal: terminal.child.send_signal(signal.SIGHUP),
+    "closed": lambda terminal: terminal.hang_up(),
+}
+STATUS = {"TERM": 143, "KILL": -9, "INT": 130, "HUP": 129, "closed": 129}
+
+
+@pytest.fixture(scope="module")
+def sibling() -> Iterator[list[str]]:
+    """Somebody else's bottle, which nobody here may touch: ids of a container and a network."""
+    name = f"{AGENT}-sibling"
+    labels = [f"claude-bottle.{key}={value}" for key, value in (("owner", "somebody"), ("slug", name))]
+    words = [word for label in labels for word in ("--label", label)]
+    network = docker("network", "create", *words, f"claude-bottle-net-{name}")
+    made = ("--name", f"claude-bottle-{name}", "--network", network, "node:22-slim", "sleep", "infinity")
+    box = docker("run", "-d", *words, *made)
+    yield [box, network]
+    docker("rm", "-f", "-v", box)
+    docker("network", "rm", network)
+
+
+def processes(mark: str) -> list[str]:
+    """Return the command lines of the processes with a mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+class Launch:
+    """A start on a terminal of its own, brought to a moment."""
+
+    def __init__(self, folder: Path, moment: str, ending: str) -> None:
+        self.desk = Desk(folder / moment, f"{AGENT}-{moment}-{ending.lower()}")
+        self.mark = uuid.uuid4().hex
+        words = ["--", "--version"] if moment == "teardown" else []
+        env = {**self.desk.env, MARK: self.mark}
+        self.terminal = Terminal([ROOT / "cli.sh", "start", self.desk.agent, *words], self.desk.cwd, env)
+        self.terminal.until(MOMENTS["question"], 120)
+        if moment != "question":
+            self.terminal.type("y\n")
+            self.terminal.until(MOMENTS[moment], 120)
+        if moment == "session":
+            until(lambda: client_runs(self.desk.agent))
+
+    def left(self) -> list[str]:
+        return leftovers(self.desk) + processes(self.mark)
+
+    def end(self, ending: str) -> str:
+        """End it so; return what is not as it should be."""
+        ENDINGS[ending](self.terminal)
+        status = self.terminal.wait(120)
+        if status != STATUS[ending]:
+            return f"status {status}: {self.terminal.said}"
+        if ending != "KILL" and leftovers(self.desk):
+            return f"left {leftovers(self.desk)}: {self.terminal.said}"
+        until(lambda: not self.left())
+        if ending != "closed":
+            until(lambda: self.terminal.settings() == self.terminal.before)
+        return ""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_launcher_that_ends_at_any_moment_leaves_nothing(tmp_path: Path, sibling: list[str], ending: str) -> None:
+    def check(moment: str) -> str:
+        launch = Launch(tmp_path, moment, ending)
+        try:
+            return launch.end(ending)
+        except AssertionError as problem:
+            return f"{problem}; left {launch.left()}: {launch.terminal.said}"
+        finally:
+            launch.terminal.close()
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        wrong = {moment: said for moment, said in zip(MOMENTS, pool.map(check, MOMENTS), strict=True) if said}
+    assert wrong == {}
+    box, network = sibling
+    assert docker("inspect", "-f", "{{.State.Running}}", box) == "true"
+    assert docker("network", "inspect", "-f", "{{len .Containers}}", network) == "1"
+
+
+def clients() -> list[str]:
+    """Return every docker client on PATH: they put a terminal back, or not, each in its own way."""
+    places = (Path(folder, "docker") for folder in os.environ["PATH"].split(os.pathsep))
+    return sorted({str(path.resolve()) for path in places if os.access(path, os.X_OK)})
+
+
+@pytest.mark.parametrize("client", clients())
+@pytest.mark.parametrize("ending", ["TERM", "KILL", "HUP"])
+def test_whatever_the_client_the_terminal_is_as_before(desk: Desk, tmp_path: Path, client: str, ending: str) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "docker").symlink_to(client)
+    found = shutil.which("docker", path=f"{first}{os.pathsep}{desk.env['PATH']}")
+    assert found and Path(found).resolve() == Path(client)
+    desk.env["PATH"] = f"{first}{os.pathsep}{desk.env['PATH']}"
+    terminal = Terminal([ROOT / "cli.sh", "start", "-y", AGENT], desk.cwd, desk.env)
+    try:
+        until(client_runs, 120)
+        until(lambda: terminal.settings() != terminal.before)  # the client has made it raw
+        ENDINGS[ending](terminal)
+        assert terminal.wait(120) == STATUS[ending], terminal.said
+        until(lambda: terminal.settings() == terminal.before)
+        until(lambda: not leftovers(desk))
+    finally:
+        terminal.close()
