@@ -129,7 +129,7 @@ def container(role: str, agent: str = AGENT) -> str:
 
 def client_runs(agent: str = AGENT) -> bool:
     box = container("agent", agent)
-    return bool(box) and "claude --dangerously" in docker("top", box, "-o", "pid,args", check=False)
+    return bool(box) and "claude" in docker("exec", box, "sh", "-c", "cat /proc/[0-9]*/comm", check=False).split()
 
 
 def end(child: pexpect.spawn) -> None:

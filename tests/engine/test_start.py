@@ -104,6 +104,7 @@ def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -
         assert value not in docker("inspect", container("sidecar"))
         for place in (
             "/run/docker",
+            "/run/claude-bottle-engine",
             str(desk.tmp),
             "/run/containerd",
             "/var/lib/claude-bottle-engine",
