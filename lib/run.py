@@ -93,6 +93,14 @@ def child_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
 
+def _cwd() -> str:
+    """Return the working directory, or / where it has been deleted: a teardown must not need it."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
 def load() -> None:
     """Import what starting a process needs, so that a teardown cannot fail for want of a file."""
     import plumbum  # noqa: F401
@@ -106,11 +114,13 @@ def spawn(program: str, words: Sequence[str], **how: Any) -> Process:
         words: its arguments.
         how: as for ``subprocess.Popen``; plumbum's ``new_session`` too.
     """
-    from plumbum import local
+    from plumbum import LocalPath, local
 
     assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
     wait.wakeup_install()
-    process: Any = local[os.path.abspath(program)][tuple(words)].popen(env=child_env(), **how)
+    local.env.pop(TOKEN_VARIABLE, "")  # plumbum lays our environment over a copy that it took at its import
+    command = local[LocalPath(os.path.abspath(program))]  # a path, since for a text plumbum asks for the cwd
+    process: Any = command[tuple(words)].popen(**{"env": child_env(), "cwd": _cwd(), **how})
     for watcher in _watcher:
         watcher.started(process.pid)
     return cast(Process, process)

@@ -30,7 +30,7 @@ def stage_create(journal: Journal, folder: str) -> Path:
     """
     parent = folder or "/tmp"
     path = Path(parent) / ("claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6)))
-    journal.intend(STAGE, str(path))
+    journal.intend(STAGE, os.path.abspath(path))  # the reaper works elsewhere
     try:
         path.mkdir(mode=0o700)
     except OSError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -40,3 +41,17 @@ def test_a_signal_does_not_wait_for_a_copy_in_flight(tmp_path: Path) -> None:
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=30)
     assert (child.returncode, run.leftovers(), gone(call)) == (143, [], True), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_working_directory_that_is_gone_does_not_stop_a_teardown(tmp_path: Path, number: signal.Signals) -> None:
+    run = Run(tmp_path)
+    run.env["TMPDIR"] = "../tmp"
+    fault = run.fake.fault("agent exec claude", mode="hang")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    shutil.rmtree(run.cwd)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode in (128 + number, -number), err
+    assert until(lambda: run.leftovers() == []), run.leftovers()
