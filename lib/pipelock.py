@@ -16,6 +16,8 @@ HEALTHY_SECONDS = 30.0
 POLL_SECONDS = 0.1
 LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
+ALIAS = "claude-bottle-pipelock"
+LONGEST_HOST = 63  # a label of a host name; nothing resolves a longer one
 
 # Each key beyond the contract's is in docs/differences.md with its reason.
 _LIMITS = """\
@@ -67,9 +69,14 @@ def pipelock_container_name(slug: str) -> str:
     return f"claude-bottle-pipelock-{slug}"
 
 
+def pipelock_host(sidecar: str) -> str:
+    """Return the host name of a sidecar in its bottle: its own, or its alias where that is too long for one."""
+    return sidecar if len(sidecar) <= LONGEST_HOST else ALIAS
+
+
 def pipelock_proxy_url(sidecar: str, port: str) -> str:
     """Return the proxy's address inside the bottle (shell: pipelock_proxy_url)."""
-    return f"http://{sidecar}:{port}"
+    return f"http://{pipelock_host(sidecar)}:{port}"
 
 
 def _is_ipv4(host: str) -> bool:
@@ -126,7 +133,7 @@ def pipelock_create(journal: Journal, slug: str, network: str, image: str, port:
     Raises:
         BottleError: docker refused, or every name is taken.
     """
-    words = ["--network", network, "--pull", "never", image]
+    words = ["--network", network, "--network-alias", ALIAS, "--pull", "never", image]
     words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
         if docker.docker_container_exists(name):

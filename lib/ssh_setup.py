@@ -22,7 +22,7 @@ def ssh_setup(plan: Plan, container: str, name: str, sidecar: str) -> None:
         plan: of the start.
         container: the agent's id; it runs.
         name: its name, for the message.
-        sidecar: the sidecar's name.
+        sidecar: the sidecar's host name.
 
     Raises:
         BottleError: docker refused, or a key cannot be read or added.
@@ -69,7 +69,7 @@ def ssh_config(entries: tuple[ssh.SshEntry, ...], sidecar: str, port: str) -> st
 
     Args:
         entries: of the bottle.
-        sidecar: the sidecar's name.
+        sidecar: the sidecar's host name.
         port: the sidecar's.
     """
     return "".join(line + "\n" for entry in entries for line in _config_lines(entry, sidecar, port))

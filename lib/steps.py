@@ -125,7 +125,8 @@ def _try_agent(
 
 def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:
     """Have ssh work in the bottle, if it has entries."""
-    ssh_setup.ssh_setup(launch.plan, agent.identity, agent.name, sidecar.name)
+    host = pipelock.pipelock_host(sidecar.name)
+    ssh_setup.ssh_setup(launch.plan, agent.identity, agent.name, host)
     return agent
 
 

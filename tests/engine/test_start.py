@@ -65,15 +65,16 @@ def in_bottle(*words: str) -> subprocess.CompletedProcess[str]:
     return in_container(container("agent"), *words)
 
 
+def through_proxy(box: str, host: str) -> str:
+    """Return what the sidecar says to a bottle that wants a tunnel."""
+    ask = f"printf 'CONNECT {host}:443 HTTP/1.1\\r\\nHost: {host}:443\\r\\n\\r\\n'"
+    return in_container(box, "sh", "-c", f"{ask} | timeout 5 socat - TCP:${{HTTPS_PROXY#http://}}").stdout
+
+
 def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn) -> None:
-    denied = in_bottle(
-        "sh",
-        "-c",
-        "printf 'CONNECT denied.test:443 HTTP/1.1\\r\\nHost: denied.test:443\\r\\n\\r\\n' | "
-        "timeout 5 socat - TCP:${HTTPS_PROXY#http://}",
-    )
-    assert denied.stdout.startswith("HTTP/1.1 403"), denied
-    assert "domain not in allowlist: denied.test" in denied.stdout
+    denied = through_proxy(container("agent"), "denied.test")
+    assert denied.startswith("HTTP/1.1 403"), denied
+    assert "domain not in allowlist: denied.test" in denied
     with socket.create_server(("0.0.0.0", 0)) as listener:
         listener.settimeout(0)
         for network in docker("network", "ls", "-q", "--filter", "driver=bridge").split():
@@ -85,6 +86,15 @@ def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn) -> None:
     began = time.monotonic()
     assert in_bottle("timeout", "5", "getent", "hosts", "example.test").returncode != 0
     assert time.monotonic() - began < 4
+
+
+def test_an_agent_with_a_very_long_name_finds_its_sidecar(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "long", AGENT + "-with-a-long-name" * 4)
+    child = desk.terminal("start", "-y", desk.agent)
+    child.expect_exact("attaching to claude-bottle-")
+    assert through_proxy(container("agent", desk.agent), "denied.test").startswith("HTTP/1.1 403")
+    end(child)
+    assert leftovers(desk) == []
 
 
 def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -> None:
