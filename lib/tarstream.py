@@ -41,7 +41,7 @@ def folder(name: str, mode: int = 0o755, owner: int = NODE_ID) -> Iterator[bytes
 def contents(stream: bytes) -> dict[str, bytes]:
     """Return what a stream holds: each name, and a file's content, which is empty for anything else."""
     with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
-        files = ((info.name, archive.extractfile(info)) for info in archive)
+        files = ((info.name, archive.extractfile(info) if info.isreg() else None) for info in archive)
         return {name: file.read() if file else b"" for name, file in files}
 
 
