@@ -45,8 +45,9 @@ def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
     """
     words = ["exec", "-it" if on_terminal else "-i"]
     if on_terminal:
+        own = {entry.name for entry in plan.entries}  # what the manifest sets is the manifest's
         for name in TERMINAL_VARIABLES:
-            if os.environ.get(name):
+            if os.environ.get(name) and name not in own:
                 words += ["-e", f"{name}={os.environ[name]}"]
     if plan.request.with_cwd:
         words += ["-w", plan.workspace]

@@ -1,0 +1,195 @@
+"""What a bottle is made of, and what is left of it: the shell's launcher and ours on one engine, field by field.
+
+Both run a scripted client on the same desk. Every field that differs needs a row of ``DECLARED``, which names the entry
+of docs/differences.md that explains it; a row that nothing needs fails too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import pytest
+
+from tests.golden.test_golden import DIFFERENCES, declared
+
+from . import sides
+from .conftest import TOKEN
+from .observe import Fields
+from .scenarios import ANSWER, FLAG, HOME, OTHER_HOME, SCENARIOS, TOKEN_NAME
+from .sides import STATUS
+
+
+class Row(NamedTuple):
+    """A declared difference: its entry, and the field and values on both sides; ``*`` is any text, None is none."""
+
+    entry: int
+    field: str
+    shell: str | None
+    port: str | None
+
+
+ENVS = ("agent.Config.Env", "bottle.session.env")
+LOWER = ("http_proxy", "https_proxy", "no_proxy")
+SWITCHES = (
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+    "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL",
+    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST",
+    "DISABLE_AUTOUPDATER",
+    "DISABLE_INSTALLATION_CHECKS",
+)
+SEEDS = (".claude.json", ".claude/settings.json")
+SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
+DECLARED = [
+    *(Row(6, f"{where}/pipelock.yaml.content.*", None, "*") for where in ("sidecar files./etc", STAGE)),
+    *(Row(6, f"{where}/pipelock.yaml.content.  enabled: true", "1", "2") for where in ("sidecar files./etc", STAGE)),
+    *(Row(7, f"{box}.HostConfig.CapDrop", None, '["ALL"]') for box in ("agent", "sidecar")),
+    *(Row(7, f"{box}.HostConfig.SecurityOpt", None, '["no-new-privileges"]') for box in ("agent", "sidecar")),
+    Row(7, "bottle.session.status.CapBnd", "*", "0000000000000000"),
+    Row(7, "bottle.session.status.NoNewPrivs", "0", "1"),
+    *(Row(8, f"agent.Config.Env.{name}", "*", None) for name in ("LINES", "NOTHING", "ASKED", TOKEN_NAME)),
+    Row(8, "agent.HostConfig.Tmpfs./run/claude-bottle", None, "*noexec,nosuid,nodev,*uid=1000,gid=1000,mode=0700"),
+    Row(8, "bottle.session.mounts./run/claude-bottle", None, "tmpfs *nosuid,nodev,noexec,*mode=700,uid=1000,gid=1000"),
+    *(Row(8, f"bottle.changed.{path}", None, "C") for path in ("/run", "/usr", "/usr/local", "/usr/local/bin")),
+    *(
+        Row(8, f"bottle.files.{path}", None, "0:0 755 folder")
+        for path in ("/run", "/usr", "/usr/local", "/usr/local/bin")
+    ),
+    *(Row(8, f"bottle.changed.{path}", None, "A") for path in ("/run/claude-bottle", SESSION)),
+    Row(8, "bottle.files./run/claude-bottle", None, "1000:1000 700 folder"),
+    Row(8, f"bottle.files.{SESSION}", None, "0:0 755 *"),
+    *(
+        Row(9, f"{where}.http_proxy", "http://elsewhere.test:1", "http://claude-bottle-pipelock-*:8888")
+        for where in ENVS
+    ),
+    Row(9, f"{STAGE}/agent.env.content.http_proxy=http://elsewhere.test:1", "1", None),
+    *(Row(10, f"{box}.Config.Labels.claude-bottle.*", None, "*") for box in ("agent", "sidecar")),
+    *(Row(10, f"{network}.Labels.claude-bottle.*", None, "*") for network in ("internal", "egress")),
+    Row(17, "agent.Image", "sha256:*", "sha256:*"),
+    Row(17, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
+    Row(17, "agent.Config.Image", "named-*:mine", "sha256:*"),
+    Row(17, f"{STAGE}/image-id.*", None, "*"),
+    Row(17, "afterwards.images", '["claude-bottle:cwd-*"]', None),
+    Row(18, "agent.HostConfig.Dns", None, '["127.0.0.1"]'),
+    Row(18, "agent.HostConfig.DnsOptions", None, '["timeout:1", "attempts:1"]'),
+    Row(
+        18,
+        "bottle.session.resolv.conf",
+        "nameserver 127.0.0.11\noptions *",
+        "nameserver 127.0.0.11\noptions timeout:1 *",
+    ),
+    Row(18, "internal.Options.com.docker.network.bridge.inhibit_ipv4", None, "true"),
+    Row(21, f"processes.1000 /usr/bin/perl {SESSION} /run/claude-bottle/environ claude *", None, "1"),
+    *(Row(22, f"{where}.{name}", None, "http://claude-bottle-pipelock-*:*") for where in ENVS for name in LOWER[:2]),
+    *(Row(22, f"{where}.no_proxy", None, "localhost,127.0.0.1") for where in ENVS),
+    *(Row(22, f"{where}.{name}", None, "1") for where in ENVS for name in SWITCHES),
+    *(Row(26, f"agent.Config.Attach{stream}", "false", "true") for stream in ("Stdout", "Stderr")),
+    Row(27, "bottle.changed./root", "C", None),
+    Row(27, "bottle.changed./root/.claude-bottle-keys", "A", None),
+    *(Row(27, f"bottle.files./root{folder}", "0:0 700 folder", None) for folder in ("", "/.claude-bottle-keys")),
+    Row(27, "bottle.session.keys", "* /root/.claude-bottle-keys/key-1 (ECDSA)\n", "* (stdin) (ECDSA)\n"),
+    Row(32, "bottle.changed.*/.claude", None, "*"),
+    Row(32, "bottle.files.*/.claude", None, "1000:1000 755 folder"),
+    *(Row(32, f"bottle.changed.*/{name}", None, "A") for name in SEEDS),
+    *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
+    Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
+    Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
+]
+# Not on a kernel without IPv6; not with BuildKit.
+BY_ENGINE = [
+    Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
+    Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
+    Row(31, f"bottle.changed.{HOME}/workspace/.dockerignore", None, "C"),
+]
+
+# What both sides must hold, lest two empty hands be taken for equal.
+WORKSPACE, SKILLS = f"bottle.files.{HOME}/workspace", f"bottle.files.{HOME}/.claude/skills"
+HELD = [
+    ("plain", "bottle.session.argv", f'*"{FLAG}", "--append-system-prompt-file", "{HOME}/.claude-bottle-prompt.txt"]'),
+    ("plain", "bottle.session.cwd", HOME),
+    ("full", f"bottle.files.{HOME}/.claude-bottle-prompt.txt", "1000:1000 600 *"),
+    ("full", f"{SKILLS}/review/tools/deep er/run.sh", "1000:1000 755 *"),
+    ("full", f"{SKILLS}/review/empty", "1000:1000 700 folder"),
+    ("full", f"{SKILLS}/review/link", "1000:1000 777 link to tools/deep er"),
+    ("full", f"{SKILLS}/held/new", "1000:1000 644 *"),
+    ("full", f"{SKILLS}/held/old/file", None),
+    ("full", f"{SKILLS}/linked/SKILL.md", "1000:1000 644 *"),
+    ("full", "bottle.session.env.LINES", "one\n two "),
+    ("full", "bottle.session.env.NOTHING", ""),
+    ("full", "bottle.session.env.ASKED", ANSWER),
+    ("full", f"bottle.session.env.{TOKEN_NAME}", TOKEN),
+    ("full", "bottle.session.env.TERM", "vt100"),
+    ("cwd", "bottle.session.cwd", f"{HOME}/workspace"),
+    ("cwd", f"{WORKSPACE}/.git/objects/pack/pack-1.pack", "1000:1000 444 *"),
+    ("cwd", f"{WORKSPACE}/größe [1]*?.txt", "1000:1000 644 *"),
+    ("cwd", f"{WORKSPACE}/kept.log", "1000:1000 644 *"),
+    ("cwd", f"{WORKSPACE}/left out.log", None),
+    ("cwd", f"{WORKSPACE}/out", "1000:1000 777 link to /etc/hostname"),
+    ("gitfile", f"{WORKSPACE}/.git", "1000:1000 644 *"),
+    ("gitfile", f"bottle.changed.{HOME}/workspace/.git", None),
+    ("ssh", "bottle.files./run/claude-bottle-agent.sock", "0:0 600 special"),
+    ("ssh", "bottle.files./run/claude-bottle-agent-public.sock", "0:0 666 special"),
+    ("ssh", f"bottle.files.{HOME}/.ssh", "1000:1000 700 folder"),
+    ("ssh", f"bottle.files.{HOME}/.ssh/config", "1000:1000 600 *"),
+    ("ssh", f"bottle.files.{HOME}/.ssh/known_hosts", "1000:1000 600 *"),
+    ("ssh", "bottle.session.keys", "256 SHA256:* a comment (ED25519)\n256 SHA256:* (ECDSA)\n"),
+    ("empty", "bottle.session.argv", f'*"{FLAG}", "--remote-control"]'),
+    ("settings", f"bottle.files.{OTHER_HOME}/a/b/talents/review/SKILL.md", "1000:1000 600 *"),
+    ("settings", "afterwards.images", '["named-*:mine"]'),
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Fields, Fields]]:
+    """What each scenario made with the shell's launcher, and with ours."""
+    folder = tmp_path_factory.mktemp("effects")
+    desks = {scenario.name: scenario.desk(folder / scenario.name) for scenario in SCENARIOS}
+    with sides.both_launchers(folder) as launchers:
+        shell, port = (sides.run_side(launcher, SCENARIOS, desks) for launcher in launchers)
+    return {name: (shell[name], port[name]) for name in desks}
+
+
+def fits(pattern: str | None, value: str | None) -> bool:
+    if pattern is None or value is None:
+        return pattern is value
+    return bool(re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), value, re.DOTALL))
+
+
+def different(shell: Fields, port: Fields) -> list[tuple[str, str | None, str | None]]:
+    """Return each field that is not the same: its name and the two values."""
+    fields = ((name, shell.get(name), port.get(name)) for name in {**shell, **port})
+    return [found for found in fields if found[1] != found[2]]
+
+
+def rows_for(*found: str | None) -> list[Row]:
+    return [row for row in (*DECLARED, *BY_ENGINE) if all(map(fits, row[1:], found))]
+
+
+@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
+def test_a_bottle_differs_from_the_shells_by_declared_entries_only(
+    both: dict[str, tuple[Fields, Fields]], name: str
+) -> None:
+    assert [found for found in different(*both[name]) if not rows_for(*found)] == []
+
+
+def test_every_declared_effect_is_seen_and_on_the_page(both: dict[str, tuple[Fields, Fields]]) -> None:
+    seen = {row for pair in both.values() for found in different(*pair) for row in rows_for(*found)}
+    assert [row for row in DECLARED if row not in seen] == []
+    assert {row.entry for row in (*DECLARED, *BY_ENGINE)} <= set(declared(DIFFERENCES))
+
+
+@pytest.mark.parametrize(("name", "field", "value"), HELD)
+def test_both_bottles_hold_what_the_scenario_is_about(
+    both: dict[str, tuple[Fields, Fields]], name: str, field: str, value: str | None
+) -> None:
+    assert [side.get(field) for side in both[name] if not fits(value, side.get(field))] == []
+
+
+def test_a_session_ends_with_the_clients_status_and_leaves_nothing(both: dict[str, tuple[Fields, Fields]]) -> None:
+    ends = {"status": str(STATUS), "heard": "true", "terminal as before": "true", "host as before": "true"}
+    want = {f"afterwards.{name}": value for name, value in ends.items()}
+    for name, pair in both.items():
+        for side in pair:
+            left = {field: value for field, value in side.items() if field.startswith("afterwards.")}
+            left.pop("afterwards.images", None)  # the shell's stays, and the one that the user has named
+            assert left == want, name
