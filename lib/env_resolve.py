@@ -98,6 +98,11 @@ def _entry(name: str, value: str) -> EnvEntry:
     return EnvEntry(name, "host", host[1]) if host else EnvEntry(name, "literal", value)
 
 
+def _goes_into_file(entry: EnvEntry) -> bool:
+    """Say whether a value is stored with the container: a literal, unless perl, the first to run, would obey it."""
+    return entry.mode == "literal" and not entry.name.startswith("PERL")
+
+
 def no_terminal(name: str) -> str:
     """Return what is said of a secret that cannot be asked for."""
     return f"cannot prompt for '{name}': no terminal"
@@ -152,7 +157,7 @@ def env_resolve(
     ask_secret: Callable[[str, str], str],
     reserved: frozenset[str],
 ) -> Secrets:
-    """Return the values of secrets and host variables, asking where needed (shell: env_resolve).
+    """Return the values that go into no file, asking where needed (shell: env_resolve).
 
     Args:
         entries: in manifest order, checked.
@@ -165,16 +170,23 @@ def env_resolve(
     """
     secrets = Secrets()
     for entry in entries:
-        if entry.name in reserved or entry.mode == "literal":
-            continue
-        value = environ[entry.text] if entry.mode == "host" else ask_secret(entry.name, entry.text)
-        if not value and entry.mode == "secret":
-            raise BottleError(f"no value entered for '{entry.name}'")
-        secrets.add(entry.name, value)
+        if entry.name not in reserved and not _goes_into_file(entry):
+            secrets.add(entry.name, _value(entry, environ, ask_secret))
     return secrets
+
+
+def _value(entry: EnvEntry, environ: Mapping[str, str], ask_secret: Callable[[str, str], str]) -> str:
+    if entry.mode == "literal":
+        return entry.text
+    if entry.mode == "host":
+        return environ[entry.text]
+    value = ask_secret(entry.name, entry.text)
+    if not value:
+        raise BottleError(f"no value entered for '{entry.name}'")
+    return value
 
 
 def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:
     """Return the literals as docker's env file has them."""
-    literals = (e for e in entries if e.mode == "literal" and e.name not in reserved)
+    literals = (entry for entry in entries if _goes_into_file(entry) and entry.name not in reserved)
     return "".join(f"{entry.name}={entry.text}\n" for entry in literals)

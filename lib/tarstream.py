@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterator
 
 CHUNK = 1 << 20
@@ -26,16 +27,22 @@ def member(name: str, data: bytes, mode: int = 0o600, owner: int = NODE_ID) -> I
         mode: permission bits.
         owner: uid and gid.
     """
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.uid, info.gid = len(data), mode, owner, owner
+    info = _new(name, mode, owner)
+    info.size = len(data)
     yield _header(info) + data + b"\0" * (-len(data) % 512)
 
 
 def folder(name: str, mode: int = 0o755, owner: int = NODE_ID) -> Iterator[bytes]:
     """Yield one folder."""
-    info = tarfile.TarInfo(name)
-    info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, mode, owner, owner
+    info = _new(name, mode, owner)
+    info.type = tarfile.DIRTYPE
     yield _header(info)
+
+
+def _new(name: str, mode: int, owner: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.mode, info.uid, info.gid, info.mtime = mode, owner, owner, int(time.time())
+    return info
 
 
 def contents(stream: bytes) -> dict[str, bytes]:

@@ -230,6 +230,13 @@ def test_values_are_literal_asked_for_or_the_hosts(tmp_path: Path) -> None:
     assert "your key" not in repr(secrets)
 
 
+def test_what_perl_would_obey_is_kept_for_the_session(tmp_path: Path) -> None:
+    entries = env_resolve.env_entries(bottle(tmp_path, {"env": {"PERL5OPT": "-Mnone", "LIT": "a"}}), "b")
+    secrets = env_resolve.env_resolve(entries, {}, lambda name, question: "", plan.RESERVED)
+    assert secrets.payload() == b"PERL5OPT=-Mnone\0"
+    assert env_resolve.env_file(entries, plan.RESERVED) == "LIT=a\n"
+
+
 def check_values(found: manifest.Manifest, environ: dict[str, str] | None, has_terminal: bool = True) -> list[str]:
     """Return the lines of all values that cannot be had."""
     try:

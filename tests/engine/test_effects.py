@@ -94,6 +94,7 @@ DECLARED = [
     *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
 ]
 # Not on a kernel without IPv6; not with BuildKit.
 BY_ENGINE = [

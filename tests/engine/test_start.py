@@ -100,7 +100,9 @@ def test_an_agent_with_a_very_long_name_finds_its_sidecar(tmp_path: Path) -> Non
 def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -> None:
     token = desk.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = f"not-a-real-token-{os.urandom(8).hex()}"  # nobody else's
     desk.env["HOST_SECRET"] = f"a value with 'quotes' and $dollars kept apart {os.urandom(8).hex()}"
-    desk.manifest({"env": {"FROM_HOST": "${HOST_SECRET}", "OPTIND": "${HOST_SECRET}", "PLAIN": "literal"}})
+    desk.manifest(
+        {"env": {"FROM_HOST": "${HOST_SECRET}", "OPTIND": "${HOST_SECRET}", "PLAIN": "literal", "PERL5OPT": "-Mnone"}}
+    )
     child = desk.terminal("start", "-y", AGENT)
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     until(client_runs)
