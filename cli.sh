@@ -8,8 +8,12 @@ fail() {
     exit 1
 }
 
-# The real path of this script; macOS has no readlink -f.
+# The real path of this script; macOS has no readlink -f. It begins with / or ./, so that it is never an option.
 script=${BASH_SOURCE[0]}
+case $script in
+    /*) ;;
+    *) script=./$script ;;
+esac
 while [ -L "$script" ]; do
     link=$(readlink "$script")
     case $link in
@@ -17,48 +21,85 @@ while [ -L "$script" ]; do
         *) script=${script%/*}/$link ;;
     esac
 done
-case $script in
-    */*) root=$(CDPATH='' cd -P -- "${script%/*}" && pwd -P) ;;
-    *) root=$(pwd -P) ;;
-esac
+root=$(cd -P "${script%/*}/" && pwd -P)
 lock=$root/requirements.lock
+[ -r "$lock" ] || fail "no requirements.lock in $root: cli.sh runs in its checkout, from elsewhere through a link"
 
 # The venv's name follows the lock's content, so that a running session keeps the packages it began with.
 digest=$(cksum <"$lock")
 digest=${digest%% *}
-base=$root/.venv-run
-if [ ! -x "$base/$digest/bin/python" ] && ! { mkdir -p "$base" && [ -w "$base" ]; } 2>/dev/null; then
-    base=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/claude-bottle
-fi
-venv=$base/$digest
 
+# A venv whose Python has gone is not replaced, for another first run may just have done so: the next name is taken.
+choose_venv() {
+    base=$1
+    venv=$base/$digest
+    while [ -e "$venv" ] && [ ! -x "$venv/bin/python" ]; do venv=$venv+; done
+    [ -x "$venv/bin/python" ]
+}
+
+if ! choose_venv "$root/.venv-run" && ! { mkdir -p "$base" && [ -w "$base" ]; } 2>/dev/null; then
+    case ${XDG_CACHE_HOME:-} in
+        /*) cache=$XDG_CACHE_HOME ;;
+        *) [ -n "${HOME:-}" ] || fail "HOME is not set"; cache=$HOME/.cache ;;
+    esac
+    choose_venv "$cache/claude-bottle" || :
+fi
+
+# Prints the path of the program itself, not of a link or a shim that may lead to another version tomorrow.
 find_python() {
     local name
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$name" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$name"
-            return 0
-        fi
+        "$name" -I -X utf8 -c 'import os, sys
+sys.exit(1) if sys.version_info < (3, 11) else print(os.path.realpath(sys.executable))' 2>/dev/null && return
     done
     return 1
 }
 
+# Runs a program in a process group of its own, which undo can end as a whole.
+run() {
+    local status=0
+    running=yes
+    set -m
+    "$@" </dev/null >"$new/log" 2>&1 &
+    set +m
+    wait "$!" || status=$?
+    running=''
+    return "$status"
+}
+
+undo() {
+    if [ -n "$running" ] && [ -n "${!:-}" ]; then
+        kill -KILL "-$!"
+        wait "$!"
+    fi 2>/dev/null || :
+    rm -rf "$new" 2>/dev/null || rm -rf "$new" # a child that is just dying may add a file
+}
+
 # Built beside its place and renamed into it: two first runs may race, and an interrupted one leaves nothing in the way.
 install_packages() {
-    local python new
+    local python
     python=$(find_python) || fail "Python 3.11 or newer not found on PATH"
     mkdir -p "$base" 2>/dev/null || fail "cannot create $base"
+    new='' running=''
+    trap undo EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     new=$(mktemp -d "$base/new.XXXXXX") || fail "cannot create a folder in $base"
-    trap 'rm -rf "$new"' EXIT
     printf 'claude-bottle: setting up Python packages (once)\n' >&2
-    "$python" -I -m venv "$new/venv" >"$new/log" 2>&1 ||
+    run "$python" -I -m venv "$new/venv" ||
         fail "cannot make a Python environment (on Debian: apt-get install python3-venv): $(tail -n 1 "$new/log")"
-    env -u PIP_USER -u PIP_TARGET -u PIP_PREFIX "$new/venv/bin/python" -I -m pip install \
-        --quiet --disable-pip-version-check --require-hashes -r "$lock" >"$new/log" 2>&1 ||
-        fail "cannot install Python packages: $(tail -n 3 "$new/log")"
-    mv "$new/venv" "$venv" 2>/dev/null || [ -x "$venv/bin/python" ] || fail "cannot create $venv"
-    rm -rf "$venv/venv" "$new" # where another run was first, mv went into its folder
-    trap - EXIT
+    # What the user has set for pip counts, except for where to: options beat its variables and files.
+    run "$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+        --no-user --target= --root=/ --prefix="$new/venv" -r "$lock" &&
+        run "$new/venv/bin/python" -I -c 'import click, jsonschema, plumbum' ||
+        fail "cannot install Python packages; pip says:
+$(tail -n 8 "$new/log")"
+    # Not mv, which moves into a folder that is there.
+    "$python" -I -c 'import os, sys; os.rename(*sys.argv[1:])' "$new/venv" "$venv" 2>/dev/null ||
+        [ -x "$venv/bin/python" ] || fail "cannot create $venv"
+    rm -rf "$new"
+    trap - EXIT HUP INT TERM
 }
 
 [ -x "$venv/bin/python" ] || install_packages
