@@ -49,7 +49,7 @@ class FakeDocker:
 
         Args:
             spec: `<object> <verb...>[#<occurrence>][: <stderr>]`, as in `sidecar create: no space`,
-                `agent exec chown#2: x`, `internal-network rm`; `*` is any object.
+                `agent exec chown#2: x`, `agent cp .git: x`, `internal-network rm`; `*` is any object.
             mode: fail, hang (until killed) or pause (until released).
             status: of the failure.
             when: before or after the call's effect.
@@ -70,6 +70,10 @@ class FakeDocker:
     def session(self, script: str) -> None:
         """Run this shell script in place of claude; its status is the session's."""
         (self.folder / "session.sh").write_text(script)
+
+    def during_build(self, script: str) -> None:
+        """Run this shell script in each build."""
+        (self.folder / "build.sh").write_text(script)
 
     def path(self, others: Sequence[str] = ("/usr/bin", "/bin")) -> str:
         """Return a PATH on which docker is this one."""
