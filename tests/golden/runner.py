@@ -66,6 +66,8 @@ TOOLS = (  # what a launcher finds on PATH beside docker
     "uname",
     "wc",
 )
+# What a user's own environment does not change.
+FIXED = {"PATH", "PWD", "TMPDIR", "LC_ALL", "TZ", "TERM", "COLUMNS", "LINES", "CLAUDE_BOTTLE_DRY_RUN"}
 SECONDS = 180  # a hundred taken names are a hundred calls
 NORMALISE = (  # the whole list
     ("the stage dir's random tail", re.compile(r"claude-bottle-(stage|edit)\.\w{6,}"), r"claude-bottle-\1.XXXXXX"),
