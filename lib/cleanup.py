@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -109,8 +110,7 @@ def _is_gone(failure: str) -> bool:
 def _remove_stage(path: str) -> str:
     try:
         shutil.rmtree(path)
-    except FileNotFoundError:
-        return ""
     except OSError as problem:
-        return problem.strerror or str(problem)
+        if os.path.lexists(path):
+            return problem.strerror or str(problem)
     return ""

@@ -187,9 +187,10 @@ def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
     command = (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
     shown = " ".join(command)
     failure = f"editor '{shown}' failed; {path} left unchanged"
-    program = shutil.which(command[0]) if command else None
+    name = command[0] if command else ""
+    program = shutil.which(name)
     if program is None:
-        raise BottleError(failure, [f"'{shown}' was not found; set VISUAL or EDITOR to your editor"])
+        raise BottleError(failure, [f"'{name}' was not found; set VISUAL or EDITOR to your editor"])
     terminal.tty_save()
     try:
         with wait.interrupts_ignored():  # Ctrl-C belongs to the editor

@@ -162,7 +162,7 @@ def unknown_keys(document: Any) -> tuple[UnknownKey, ...]:
 
 
 def _unknown(place: Place, value: Any) -> Iterator[UnknownKey]:
-    known = _fixed_keys().get(_kind(place))
+    known = _fixed_keys().get(_kind(place)) if isinstance(value, dict) else None  # an array's numbers are no keys
     for step, part in _parts(value):
         if known is None or step in known:
             yield from _unknown((*place, step), part)

@@ -18,21 +18,24 @@ from claude_bottle.lib.plan import RESERVED, Plan
 _TAIL = string.ascii_letters + string.digits
 
 
-def stage_create(journal: Journal, folder: str) -> Path:
+def stage_create(journal: Journal, folder: str) -> str:
     """Make the stage dir, mode 700.
 
     Args:
         journal: of the launch.
         folder: where, an empty text for /tmp.
 
+    Returns:
+        Its path, spelt as the folder was: the preflight shows it, and macOS ends TMPDIR with a slash.
+
     Raises:
         BottleError: it cannot be made.
     """
     parent = folder or "/tmp"
-    path = Path(parent) / ("claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6)))
+    path = f"{parent}/claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6))
     journal.intend(STAGE, os.path.abspath(path))  # the reaper works elsewhere
     try:
-        path.mkdir(mode=0o700)
+        os.mkdir(path, mode=0o700)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise BottleError(f"cannot create the stage dir in {parent}", [reason]) from None

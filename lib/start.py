@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from claude_bottle.lib import cleanup, env_resolve, log, plan, run, session, stage, steps, terminal, wait
 from claude_bottle.lib.journal import new_owner
@@ -43,16 +44,17 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
 
 
 def _launch(planned: plan.Plan, reaper: Reaper) -> int:
-    staged = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
+    shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
+    staged = Path(shown)
     for warning in planned.warnings:
         log.log_warn(warning)
     stage.stage_write(staged, planned)
     if planned.dry_run:
-        plan.print_preflight(planned, str(staged))
+        plan.print_preflight(planned, shown)
         log.log_info("dry-run requested; not starting container.")
         return 0
     secrets = plan.resolve_secrets(planned, os.environ, _ask)
-    plan.print_preflight(planned, str(staged))
+    plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
     made = steps.run_steps(steps.Launch(planned, reaper.journal, staged))["agent"]

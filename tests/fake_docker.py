@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
+import marshal
 import os
 import sys
 import time
@@ -10,7 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).resolve().parent.parent / "fixtures" / "fake-docker" / "docker"
+PROGRAM = Path(__file__).resolve().parent.parent / "fixtures" / "fake-docker"
+STUB = """#!{python} -IS
+import sys
+sys.path.insert(0, {program!r})
+from engine import main
+sys.exit(main({folder!r}, sys.argv[1:]))
+"""
 
 
 class FakeDocker:
@@ -27,20 +34,22 @@ class FakeDocker:
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
         wrapper = self.bin / "docker"
-        wrapper.write_text(f'#!/bin/sh\nFAKE_DOCKER_STATE="{folder}" exec "{sys.executable}" -IS "{PROGRAM}" "$@"\n')
+        wrapper.write_text(STUB.format(python=sys.executable, program=str(PROGRAM), folder=str(folder)))
         wrapper.chmod(0o755)
         self._faults: list[dict[str, Any]] = []
-        self._write("state.json", complete(state or {}))
+        self._write("state", complete(state or {}))
 
     def _write(self, name: str, value: object) -> None:
-        (self.folder / name).write_text(json.dumps(value))
+        new = self.folder / f"{name}.new-{os.getpid()}"
+        new.write_bytes(marshal.dumps(value))
+        new.rename(self.folder / name)
 
     def fault(self, spec: str, *, mode: str = "fail", status: int = 1, when: str = "before") -> int:
         """Make a call fail, hang or pause.
 
         Args:
             spec: `<object> <verb...>[#<occurrence>][: <stderr>]`, as in `sidecar create: no space`,
-                `agent exec chown#2: x`, `internal-network rm`; `*` is any object.
+                `agent exec chown#2: x`, `agent cp .git: x`, `internal-network rm`; `*` is any object.
             mode: fail, hang (until killed) or pause (until released).
             status: of the failure.
             when: before or after the call's effect.
@@ -55,12 +64,16 @@ class FakeDocker:
         if occurrence:
             fault["occurrence"] = int(occurrence)
         self._faults.append(fault)
-        self._write("faults.json", self._faults)
+        self._write("faults", self._faults)
         return len(self._faults) - 1
 
     def session(self, script: str) -> None:
         """Run this shell script in place of claude; its status is the session's."""
         (self.folder / "session.sh").write_text(script)
+
+    def during_build(self, script: str) -> None:
+        """Run this shell script in each build."""
+        (self.folder / "build.sh").write_text(script)
 
     def path(self, others: Sequence[str] = ("/usr/bin", "/bin")) -> str:
         """Return a PATH on which docker is this one."""
@@ -85,22 +98,26 @@ class FakeDocker:
 
     def calls(self) -> list[dict[str, Any]]:
         """Return the finished calls in the order in which they ended."""
-        return self._lines("calls.jsonl")
+        return self._records("calls")
 
     def argvs(self) -> list[list[str]]:
         """Return the words of all calls, finished or not, in the order in which they began."""
-        return [line["argv"] for line in self._lines("begun.jsonl")]
+        return [line["argv"] for line in self._records("begun")]
 
     def unknown(self) -> list[list[str]]:
         """Return the calls that the fake has no answer to; a good test has none."""
         return [call["argv"] for call in self.calls() if call.get("unknown")]
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _records(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        rest = io.BytesIO(path.read_bytes() if path.exists() else b"")
+        found = []
+        while rest.tell() < len(rest.getbuffer()):
+            found.append(marshal.load(rest))
+        return found
 
     def _state(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads((self.folder / "state.json").read_text()).get(kind, [])
+        found: list[dict[str, Any]] = marshal.loads((self.folder / "state").read_bytes()).get(kind, [])
         return found
 
     def containers(self) -> list[dict[str, Any]]:

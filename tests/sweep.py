@@ -46,7 +46,9 @@ class Run:
     def __init__(self, folder: Path, impatient: bool = False) -> None:
         for name in ("project", "home", "tmp"):
             (folder / name).mkdir(parents=True)
-        manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
+        (folder / "home" / ".claude" / "skills" / "s").mkdir(parents=True)
+        (folder / "project" / ".dockerignore").write_text(".git")
+        manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x", "skills": ["s"]}}}
         (folder / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
         self.tmp = folder / "tmp"
         self.fake = FakeDocker(folder / "engine", SIBLING)
@@ -93,7 +95,7 @@ def points(folder: Path) -> list[str]:
     assert run.leftovers() == [], err
     found: list[str] = []
     for argv in run.fake.argvs():
-        verb = argv[1] if argv[0] in GROUPS else argv[0]
+        verb = argv[1] if argv[0] in GROUPS else "read" if argv[0] == "cp" and argv[-1] == "-" else argv[0]
         found.append(f"* {verb}#{1 + sum(point.startswith(f'* {verb}#') for point in found)}")
     assert len(found) > 20
     return found

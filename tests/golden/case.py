@@ -26,9 +26,11 @@ class Case:
         dirs: empty folders to make.
         links: symlinks, name to target.
         terminal: null without one, else pairs of what to wait for on stderr and what is typed then.
-        faults: as FakeDocker.fault takes them.
+        faults: as FakeDocker.fault takes them: the text, or an object of its arguments.
         state: the engine at the start.
         session: a shell script in place of claude.
+        during_build: a shell script that each build of an image runs.
+        program: a symlink to make to the launcher, and to call it by.
         without: tools to leave off PATH.
     """
 
@@ -39,9 +41,11 @@ class Case:
     dirs: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     terminal: list[list[str]] | None = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    faults: list[str | dict[str, Any]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     session: str = ""
+    during_build: str = ""
+    program: str = ""
     without: list[str] = field(default_factory=list)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -92,10 +93,17 @@ def check(launcher: Path, chosen: Sequence[Case]) -> int:
 
 
 def manifest_case(manifest: Path, agent: str, scratch: Path) -> Case:
-    """Return a case made of a user's own manifest: a dry run of the agent."""
-    (scratch / "tree" / "project").mkdir(parents=True)
-    shutil.copyfile(manifest, scratch / "tree" / "project" / "claude-bottle.json")
-    return Case(folder=scratch, args=["start", "--dry-run", agent])
+    """Return a case made of a user's own manifest: a dry run of the agent, with the user's home and variables.
+
+    A dry run only looks whether skills, keys and variables are there. The shell's asks for secrets: any word will do,
+    and whatever nobody reads does no harm.
+    """
+    folder = scratch / "your manifest"
+    (folder / "tree" / "project").mkdir(parents=True)
+    shutil.copyfile(manifest, folder / "tree" / "project" / "claude-bottle.json")
+    own: dict[str, str | None] = {name: value for name, value in os.environ.items() if name not in runner.FIXED}
+    answers = [[": ", "x\n"]] * 200
+    return Case(folder=folder, args=["start", "--dry-run", "--", agent], env=own, terminal=answers)
 
 
 def diff(launcher: Path, chosen: Sequence[Case]) -> int:
@@ -136,6 +144,8 @@ def main(words: Sequence[str]) -> int:
         cases.accept(case, runner.run(case, PORT)[0], " ".join(map(str, args.entry)))
         return 0
     if args.command == "diff" and args.manifest:
+        if not (args.manifest.is_file() and args.agent):
+            sys.exit(f"golden: {args.manifest} is no file" if args.agent else "golden: --manifest needs --agent NAME")
         with tempfile.TemporaryDirectory() as scratch:
             return diff(shell_launcher(args.launcher), [manifest_case(args.manifest, args.agent, Path(scratch))])
     chosen = cases.load_all(args.case)

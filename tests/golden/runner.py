@@ -66,7 +66,9 @@ TOOLS = (  # what a launcher finds on PATH beside docker
     "uname",
     "wc",
 )
-SECONDS = 20
+# What a user's own environment does not change.
+FIXED = {"PATH", "PWD", "TMPDIR", "LC_ALL", "TZ", "TERM", "COLUMNS", "LINES", "CLAUDE_BOTTLE_DRY_RUN"}
+SECONDS = 180  # a hundred taken names are a hundred calls
 NORMALISE = (  # the whole list
     ("the stage dir's random tail", re.compile(r"claude-bottle-(stage|edit)\.\w{6,}"), r"claude-bottle-\1.XXXXXX"),
     ("ids of containers and networks", re.compile(r"\b[0-9a-f]{64}\b"), "@ID@"),
@@ -118,10 +120,12 @@ def prepare(case: Case, root: Path) -> FakeDocker:
     for name, target in case.links.items():
         (root / name).symlink_to(target)
     fake = FakeDocker(root / "engine", case.state)
-    for spec in case.faults:
-        fake.fault(spec)
+    for fault in case.faults:
+        fake.fault(**({"spec": fault} if isinstance(fault, str) else fault))
     if case.session:
-        fake.session(case.session)
+        fake.session(case.session.replace("@ROOT@", str(root)))
+    if case.during_build:
+        fake.during_build(case.during_build.replace("@ROOT@", str(root)))
     for tool in TOOLS:
         path = shutil.which(tool)
         if path and tool not in case.without:
@@ -163,8 +167,13 @@ def launch(case: Case, launcher: Path, root: Path, fake: FakeDocker) -> tuple[in
         if slave is not None:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
+    program = launcher
+    if case.program:
+        program = root / case.program
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.symlink_to(launcher)
     child = subprocess.Popen(
-        [launcher, *case.args],
+        [program, *case.args],
         stdin=subprocess.DEVNULL if slave is None else slave,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

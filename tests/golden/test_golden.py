@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -78,6 +80,29 @@ def test_a_patch_for_hints_may_only_add_lines(tmp_path: Path) -> None:
     patch = "\n".join(["- " + lines[0], "+ other", *("  " + line for line in lines[1:])])
     case = doctored(tmp_path, "list-no-agents", entry="15", stderr_patch=patch)
     assert "may only add" in verdict(case)
+
+
+def test_a_users_own_manifest_is_tried_with_their_skills_keys_and_variables(tmp_path: Path) -> None:
+    (tmp_path / ".claude" / "skills" / "review").mkdir(parents=True)
+    (tmp_path / "key").touch()
+    ssh = {"Host": "g", "IdentityFile": "~/key", "Hostname": "git.example.org", "User": "git", "Port": 22}
+    bottle = {"env": {"A": "${MY_OWN}", "S": "?one", "T": "?"}, "ssh": [ssh]}
+    manifest = {"bottles": {"b": bottle}, "agents": {"a": {"bottle": "b", "skills": ["review"]}}}
+    (tmp_path / "claude-bottle.json").write_text(json.dumps(manifest))
+    done = diff_of(tmp_path / "claude-bottle.json", "a", HOME=str(tmp_path), MY_OWN="x", CLAUDE_BOTTLE_IMAGE="my:1")
+    changed = [line for line in done.stdout.splitlines()[3:] if line.startswith(("-", "+"))]
+    assert changed == ["-claude-bottle: one: ", "-claude-bottle: enter value for T: "], done.stdout + done.stderr
+
+
+def test_a_manifest_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = diff_of(tmp_path / "nothing.json", "a")
+    assert (done.returncode, done.stderr) == (1, f"golden: {tmp_path}/nothing.json is no file\n")
+
+
+def diff_of(manifest: Path, agent: str, **env: str) -> subprocess.CompletedProcess[str]:
+    launcher = REPO / "fixtures" / "shell" / "cli.sh"
+    words = [REPO / "scripts" / "golden", "diff", "--launcher", launcher, "--manifest", manifest, "--agent", agent]
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **env})
 
 
 def test_only_a_shell_launcher_is_recorded_from() -> None:
