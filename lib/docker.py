@@ -21,8 +21,10 @@ def docker_require() -> None:
     """
     answer = run.query(["info"])
     if not answer.ok:
-        said = [line for line in answer.failure.splitlines() if line != "errors pretty printing info"]  # clients up to 27
-        raise BottleError("cannot reach the Docker daemon (docker info failed)", said[-1:])
+        # Clients of 20.10 say why on stdout, later ones before a last line that says nothing, today's in one line.
+        lines = [*answer.text.splitlines(), *answer.failure.splitlines()]
+        said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+        raise BottleError("cannot reach the Docker daemon (docker info failed)", said)
 
 
 def docker_step(what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> str:
