@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from claude_bottle.lib import docker, log, run, skills, tarstream
@@ -19,6 +19,7 @@ VALUES_FILE = f"{VALUES_DIR}/environ"
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
+Say = Callable[[str], None]  # takes a message
 TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
 
 
@@ -43,7 +44,7 @@ def agent_options(plan: Plan, network: str, proxy: str, env_file: Path) -> list[
     return words
 
 
-def agent_create(journal: Journal, plan: Plan, options: list[str], image: str) -> tuple[str, str]:
+def agent_create(journal: Journal, plan: Plan, options: list[str], image: str, say: Say) -> tuple[str, str]:
     """Create the agent's container, under a later suffix when the name is gone by now (shell: docker_run_agent).
 
     Returns:
@@ -54,7 +55,7 @@ def agent_create(journal: Journal, plan: Plan, options: list[str], image: str) -
     """
     names = iter([plan.settings.pinned_container] if plan.settings.pinned_container else _names_from(plan))
     name = next(names)
-    log.log_info(f"starting container {name}")
+    say(f"starting container {name}")
     while True:
         words = [*options, image, "sleep", "infinity"]
         made = docker.create_container(journal, plan.slug, AGENT, name, words)
@@ -77,13 +78,13 @@ def _names_from(plan: Plan) -> Iterator[str]:
             yield name
 
 
-def copy_seed(plan: Plan, container: str, name: str) -> None:
+def copy_seed(plan: Plan, container: str, name: str, say: Say) -> None:
     """Put the prompt in, and what brings the client straight to its own prompt (shell: docker_copy_prompt).
 
     Raises:
         DockerError: docker refused.
     """
-    log.log_info(f"copying prompt into {name}:{plan.prompt_path}")
+    say(f"copying prompt into {name}:{plan.prompt_path}")
     home = [
         *tarstream.member(".claude-bottle-prompt.txt", log.encode(plan.prompt)),
         *tarstream.member(".claude.json", _onboarding(plan.workdir)),
@@ -120,7 +121,7 @@ def remove_skills(plan: Plan, container: str) -> None:
     docker.docker_step("copying skill", ["exec", "-u", "node", container, "rm", "-rf", "--", *targets])
 
 
-def copy_skills(plan: Plan, container: str, name: str) -> None:
+def copy_skills(plan: Plan, container: str, name: str, say: Say) -> None:
     """Put the skills in, owned by node (shell: skills_copy).
 
     Raises:
@@ -131,7 +132,7 @@ def copy_skills(plan: Plan, container: str, name: str) -> None:
         source = skills.skills_host_path(plan.settings.host_home, skill)
         if not os.path.isdir(source):
             raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
-        log.log_info(f"copying skill {skill} into {name}:{target}/{skill}")
+        say(f"copying skill {skill} into {name}:{target}/{skill}")
         _copy_tree("copying skill", source, f"{target}/{skill}", container, [target])
 
 

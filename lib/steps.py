@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, network, pipelock, run, ssh_setup, wait
+from claude_bottle.lib import docker, log, network, pipelock, run, ssh_setup, wait
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.journal import WORKSPACE, Journal
 from claude_bottle.lib.plan import Plan
@@ -94,32 +94,37 @@ def start_sidecar(launch: Launch, internal: Made, egress: Made, sidecar_image: M
 
 def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) -> Made:
     """Have a running bottle with everything in it, but no values yet."""
-    made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6)
+    made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
         docker.docker_step("docker rm", ["rm", "-f", "-v", made.identity])
-        made, started = _try_agent(launch, workspace, internal, sidecar, ())
+        made, started = _try_agent(launch, workspace, internal, sidecar, (), lambda said_before: None)
     if not started.ok:
         raise DockerError(f"docker run failed: {started.failure}")
     return made
 
 
 def _try_agent(
-    launch: Launch, workspace: Made, internal: Made, sidecar: Made, extra: Sequence[str]
+    launch: Launch,
+    workspace: Made,
+    internal: Made,
+    sidecar: Made,
+    extra: Sequence[str],
+    say: agent_container.Say,
 ) -> tuple[Made, run.Result]:
     plan = launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
     options = agent_container.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
-    name, identity = agent_container.agent_create(launch.journal, plan, [*options, *extra], workspace.identity)
-    agent_container.copy_seed(plan, identity, name)
+    name, identity = agent_container.agent_create(launch.journal, plan, [*options, *extra], workspace.identity, say)
+    agent_container.copy_seed(plan, identity, name, say)
     late = agent_container.skills_in_image(plan, identity)  # nothing can be removed before the start
     if not late:
-        agent_container.copy_skills(plan, identity, name)
+        agent_container.copy_skills(plan, identity, name, say)
     agent_container.copy_session_program(identity)
     agent_container.mend_dockerignore(plan, identity)
     started = agent_container.agent_start(identity)
     if late and started.ok:
         agent_container.remove_skills(plan, identity)
-        agent_container.copy_skills(plan, identity, name)
+        agent_container.copy_skills(plan, identity, name, say)
     return Made(identity, name), started
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +70,23 @@ class Run:
             text=True,
             start_new_session=True,
         )
+
+    def kill_during(self, call: str) -> int:
+        """Begin, and kill the launcher when a docker call has had its effect but not ended.
+
+        Args:
+            call: as faults name it.
+
+        Returns:
+            The pid of the call, which has been let go on.
+        """
+        fault = self.fake.fault(call, mode="pause", when="after")
+        child = self.begin()
+        pid = self.fake.wait_for_pause(fault, 30)
+        child.send_signal(signal.SIGKILL)
+        self.fake.release(fault)
+        child.communicate(timeout=60)
+        return pid
 
     def leftovers(self) -> list[str]:
         """Return what there is beyond the sibling's, and what the sibling has lost."""

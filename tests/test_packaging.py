@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -124,10 +123,5 @@ def test_an_installed_start_builds_from_a_folder_with_the_dockerfile_and_nothing
 def test_an_installed_launcher_that_is_killed_is_cleaned_up_after(tmp_path: Path, installed: Path) -> None:
     bottle = Run(tmp_path)
     bottle.words = [installed / "claude-bottle", "start", "-y", "a"]
-    call = bottle.fake.fault("agent create", mode="pause", when="after")
-    child = bottle.begin()
-    bottle.fake.wait_for_pause(call, 30)
-    child.send_signal(signal.SIGKILL)
-    bottle.fake.release(call)
-    child.communicate(timeout=60)
+    bottle.kill_during("agent create")
     assert until(lambda: bottle.leftovers() == []), bottle.leftovers()

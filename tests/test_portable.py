@@ -175,12 +175,7 @@ def test_a_signal_in_the_session_leaves_nothing(mac: Mac, number: signal.Signals
 
 
 def test_a_kill_during_a_create_leaves_nothing(mac: Mac) -> None:
-    fault = mac.fake.fault("sidecar create", mode="pause", when="after")
-    child = mac.begin()
-    call = mac.fake.wait_for_pause(fault, 30)
-    child.send_signal(signal.SIGKILL)
-    mac.fake.release(fault)
-    child.communicate(timeout=60)
+    call = mac.kill_during("sidecar create")
     assert until(lambda: mac.leftovers() == [] and gone(call)), mac.leftovers()
     assert mac.wrong(processes=2) == []
 
@@ -249,12 +244,7 @@ def test_a_start_needs_no_tool_but_docker(bare: Run) -> None:
 
 
 def test_the_reaper_needs_no_tool_but_docker(bare: Run) -> None:
-    fault = bare.fake.fault("agent create", mode="pause", when="after")
-    child = bare.begin()
-    bare.fake.wait_for_pause(fault, 30)
-    child.send_signal(signal.SIGKILL)
-    bare.fake.release(fault)
-    child.communicate(timeout=60)
+    bare.kill_during("agent create")
     assert until(lambda: bare.leftovers() == []), bare.leftovers()
 
 
