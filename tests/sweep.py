@@ -42,9 +42,10 @@ class Run:
     Args:
         folder: an empty folder.
         impatient: give up on docker calls after a second.
+        engine: what else the engine's state says.
     """
 
-    def __init__(self, folder: Path, impatient: bool = False) -> None:
+    def __init__(self, folder: Path, impatient: bool = False, **engine: bool) -> None:
         for name in ("project", "home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "home" / ".claude" / "skills" / "s").mkdir(parents=True)
@@ -52,7 +53,7 @@ class Run:
         manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x", "skills": ["s"]}}}
         (folder / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
         self.tmp = folder / "tmp"
-        self.fake = FakeDocker(folder / "engine", SIBLING)
+        self.fake = FakeDocker(folder / "engine", {**SIBLING, **engine})
         self.env = {"PATH": self.fake.path(), "HOME": str(folder / "home"), "TMPDIR": str(self.tmp)}
         self.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = TOKEN
         self.cwd = folder / "project"

@@ -324,7 +324,8 @@ def test_ctrl_c_ends_a_first_use_on_a_terminal_and_the_next_one_has_the_terminal
     checkout: Checkout, index: DeafIndex, tmp_path: Path
 ) -> None:
     bottle = Run(tmp_path / "bottle")
-    env = {**bottle.env, **checkout.env, "PATH": f"{checkout.env['PATH']}:{bottle.fake.bin}"}
+    home = bottle.env["HOME"]
+    env = {**bottle.env, **checkout.env, "HOME": home, "PATH": f"{checkout.env['PATH']}:{bottle.fake.bin}"}
     words = [checkout.root / "cli.sh", "start", "a"]
     terminal = Terminal(words, bottle.cwd, {**env, **index.env})
     with index.accept():
