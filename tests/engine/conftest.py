@@ -14,9 +14,13 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from fixtures import scenery as scenery_program
+from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = f"cb-scenery-test-{os.getpid()}"
+PROMPT = "The magic word is zebra."
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
@@ -139,10 +143,67 @@ def end(child: pexpect.spawn) -> None:
     child.wait()
 
 
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """An engine with compose answers."""
+    scenery_program.ensure_engine()
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    return str(scenery_program.COMPOSE_FILE)
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name(engine: None) -> str:
+    os.environ[scenery_program.SUBNET_VARIABLE] = scenery_program.free_subnet()
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Begin with what a killed run of the same name may have left."""
+    return ["down -v", "up --build --wait"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    return ["down -v --timeout 1"]
+
+
+@pytest.fixture(scope="session")
+def stopped_in_order(docker_compose_project_name: str) -> Iterator[None]:
+    """A test run that is ended with TERM still takes its scenery down, even if compose was doing so and got it too."""
+    with scenery_program.sigterm_raises():
+        yield
+        scenery_program.compose_down(docker_compose_project_name)
+
+
+@pytest.fixture(scope="session")
+def running_scenery(stopped_in_order: None, docker_services: object) -> Iterator[Scenery]:
+    with Scenery(PROJECT, [AGENT]).watching() as running:
+        yield running
+
+
 @pytest.fixture
-def session(desk: Desk) -> Iterator[pexpect.spawn]:
+def scenery(running_scenery: Scenery) -> Scenery:
+    """The scenery, with nothing recorded yet."""
+    running_scenery.forget()
+    return running_scenery
+
+
+@pytest.fixture
+def scene(desk: Desk, scenery: Scenery) -> Desk:
+    """A desk whose one agent trusts the fake API."""
+    scenery.write_skill(desk.home)
+    desk.write(json.dumps(scenery.manifest(AGENT, PROMPT)))
+    return desk
+
+
+@pytest.fixture
+def session(scene: Desk) -> Iterator[pexpect.spawn]:
     """A session on a terminal, up to the client's start."""
-    child = desk.terminal("start", AGENT)
+    child = scene.terminal("start", AGENT)
     child.expect_exact("launch this agent? [y/N] ")
     child.sendline("y")
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")

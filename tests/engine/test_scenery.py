@@ -3,92 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, TOKEN, Desk, container, docker, end, leftovers, until
+from fixtures.probes import DIRECT_WAYS, THROUGH_PROXY
+from fixtures.scenery import ANSWER, SKILL, Scenery
 
-sys.path.insert(0, str(ROOT / "fixtures"))
-import scenery as scenery_program
-from probes import DIRECT_WAYS, THROUGH_PROXY
-from scenery import ANSWER, SKILL, Scenery
-
-PROJECT = f"cb-scenery-test-{os.getpid()}"
-SLUG = f"scenery-{os.getpid()}"
-PROMPT = "The magic word is zebra."
-
-
-@pytest.fixture(scope="session")
-def engine() -> None:
-    """An engine with compose answers."""
-    scenery_program.ensure_engine()
-
-
-@pytest.fixture(scope="session")
-def docker_compose_file() -> str:
-    return str(scenery_program.COMPOSE_FILE)
-
-
-@pytest.fixture(scope="session")
-def docker_compose_project_name(engine: None) -> str:
-    os.environ[scenery_program.SUBNET_VARIABLE] = scenery_program.free_subnet()
-    return PROJECT
-
-
-@pytest.fixture(scope="session")
-def docker_setup() -> list[str]:
-    """Begin with what a killed run of the same name may have left."""
-    return ["down -v", "up --build --wait"]
-
-
-@pytest.fixture(scope="session")
-def docker_cleanup() -> list[str]:
-    return ["down -v --timeout 1"]
-
-
-@pytest.fixture(scope="session")
-def stopped_in_order(docker_compose_project_name: str) -> Iterator[None]:
-    """A test run that is ended with TERM still takes its scenery down, even if compose was doing so and got it too."""
-    with scenery_program.sigterm_raises():
-        yield
-        scenery_program.compose_down(docker_compose_project_name)
-
-
-@pytest.fixture(scope="session")
-def running_scenery(stopped_in_order: None, docker_services: object) -> Iterator[Scenery]:
-    with Scenery(PROJECT, [SLUG]).watching() as running:
-        yield running
-
-
-@pytest.fixture
-def scenery(running_scenery: Scenery) -> Scenery:
-    """The scenery, with nothing recorded yet."""
-    running_scenery.forget()
-    return running_scenery
-
-
-@pytest.fixture
-def scene(desk: Desk, scenery: Scenery) -> Desk:
-    """A desk whose one agent trusts the fake API."""
-    desk.agent = SLUG
-    scenery.write_skill(desk.home)
-    desk.write(json.dumps(scenery.manifest(SLUG, PROMPT)))
-    return desk
+from .conftest import AGENT, PROMPT, TOKEN, Desk, container, docker, end, leftovers, until
 
 
 @pytest.fixture
 def bottle(scene: Desk) -> Iterator[str]:
     """The agent container of a running session."""
-    child = scene.terminal("start", "-y", SLUG)
-    child.expect_exact(f"attaching to claude-bottle-{SLUG}")
-    yield container("agent", SLUG)
+    child = scene.terminal("start", "-y", AGENT)
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+    yield container("agent")
     end(child)
 
 
@@ -119,7 +53,7 @@ def heard(listener: socket.socket) -> bool:
 
 
 def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scenery: Scenery) -> None:
-    done = scene.run("start", "-y", SLUG, "--", "-p", "Say hello.")
+    done = scene.run("start", "-y", AGENT, "--", "-p", "Say hello.")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ANSWER + "\n"
     asked = [request for request in scenery.requests() if request["path"].startswith("/v1/messages")]
@@ -131,7 +65,7 @@ def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scener
 
 
 def test_what_is_piped_in_reaches_the_client_and_its_answer_comes_out(scene: Desk, scenery: Scenery) -> None:
-    done = scene.run("start", "-y", SLUG, "--", "-p", stdin="The word from the pipe is okapi.\n")
+    done = scene.run("start", "-y", AGENT, "--", "-p", stdin="The word from the pipe is okapi.\n")
     assert (done.returncode, done.stdout) == (0, ANSWER + "\n"), done.stderr
     (asked,) = [request for request in scenery.requests() if request["path"].startswith("/v1/messages")]
     assert "The word from the pipe is okapi." in asked["said"]
@@ -187,7 +121,7 @@ def test_the_sidecar_of_another_agent_is_left_alone(scenery: Scenery, tmp_path: 
     def connected(box: str) -> bool:
         return scenery.network in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", box)
 
-    boxes = [made("somebody-else"), made(SLUG)]
+    boxes = [made("somebody-else"), made(AGENT)]
     try:
         until(lambda: connected(boxes[1]), 10)  # events arrive in order, so the other one has been passed over
         assert not connected(boxes[0])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from fixtures.scenery import Scenery, free_subnet
+
 from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
-from .test_scenery import Scenery, scenery_program
 
 IMAGE = "cb-git-host:latest"
 PROJECT = f"cb-ssh-test-{os.getpid()}"
@@ -22,6 +23,10 @@ class GitHost:
 
     def __init__(self, identity: str) -> None:
         self.identity = identity
+
+    @property
+    def address(self) -> str:
+        return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.identity)
 
     def run(self, script: str) -> str:
         return docker("exec", self.identity, "sh", "-c", script)
@@ -40,7 +45,7 @@ class GitHost:
 def git_host(desk: Desk) -> Iterator[GitHost]:
     docker("build", "-q", "-t", IMAGE, str(ROOT / "fixtures" / "images" / "git"))
     scenery = Scenery(PROJECT, [AGENT])
-    docker("network", "create", "--subnet", scenery_program.free_subnet(), scenery.network)
+    docker("network", "create", "--subnet", free_subnet(), scenery.network)
     aliases = ("--network-alias", "git.test", "--network-alias", "wrong.test")
     host = GitHost(docker("run", "-d", "--network", scenery.network, *aliases, IMAGE))
     try:
@@ -72,6 +77,7 @@ def bottle(desk: Desk, git_host: GitHost, tmp_path: Path) -> Iterator[pexpect.sp
         entry("forge", "git.test", 22),
         entry("pinned", "git.test", 2222, git_host.host_key()),
         entry("wrong", "wrong.test", 22, other),
+        entry("by-address", git_host.address, 22),
     ]
     desk.manifest({"ssh": entries})
     child = desk.terminal("start", "-y", AGENT)
@@ -91,11 +97,12 @@ def test_git_works_over_ssh_and_the_key_stays_out_of_reach(bottle: pexpect.spawn
         "set -e; git clone -q ssh://forge/home/git/repo.git r; cd r\n"
         "git config user.name n; git config user.email n@n\n"
         "echo hello >file; git add file; git commit -qm first; git push -q origin HEAD:main\n"
-        "git clone -q ssh://pinned/home/git/repo.git ../again; cat ../again/file"
+        "git clone -q ssh://pinned/home/git/repo.git ../again; cat ../again/file\n"
+        "git ls-remote -q ssh://by-address/home/git/repo.git main | cut -f 2"
     )
     done = as_node(work)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "hello"
+    assert done.stdout.splitlines() == ["hello", "refs/heads/main"]
     assert git_host.run("git --git-dir=/home/git/repo.git -c safe.directory='*' show main:file") == "hello"
 
     wrong = as_node("ssh -o BatchMode=yes wrong true")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from fixtures.scenery import Scenery
+
 from .conftest import AGENT, ROOT, Desk, client_runs, container, docker, end, leftovers, until
 
 NO_SUCH_IMAGE = "127.0.0.1:9/none@sha256:" + "0" * 64
@@ -24,9 +26,16 @@ def test_the_real_client_answers_through_a_pipe_and_nothing_is_left(desk: Desk) 
     assert leftovers(desk) == []
 
 
-def test_the_real_client_reaches_its_prompt_on_a_terminal(session: pexpect.spawn, desk: Desk) -> None:
+def test_the_real_client_reaches_its_prompt_and_answers_on_a_terminal(
+    session: pexpect.spawn, desk: Desk, scenery: Scenery
+) -> None:
     session.expect("bypass permissions", timeout=90)
     assert "Do you trust" not in str(session.before) and "theme" not in str(session.before)
+    session.send("okapi")
+    session.expect("okapi")  # echoed, so the key that follows is no part of a paste
+    session.send("\r")
+    session.expect(r"Hello\W")  # on the screen each word has a place of its own
+    assert any("okapi" in request["said"] for request in scenery.requests())
     end(session)
     assert session.exitstatus == 128 + signal.SIGTERM
     assert leftovers(desk) == []
