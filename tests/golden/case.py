@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,13 @@ def load(folder: Path) -> Case:
     return Case(folder=folder, **json.loads((folder / "case.json").read_text()))
 
 
-def load_all(names: Iterable[str] = ()) -> list[Case]:
-    """Return the named cases, or all."""
-    chosen = [CASES / name for name in names] or sorted(path.parent for path in CASES.glob("*/case.json"))
+def load_all(names: Sequence[str] = ()) -> list[Case]:
+    """Return the named cases, or all; a name that is none ends the program."""
+    every = {path.parent.name: path.parent for path in sorted(CASES.glob("*/case.json"))}
+    for name in names:
+        if name not in every:
+            sys.exit(f"golden: there is no case '{name}'")
+    chosen = [every[name] for name in names or every]
     return [load(folder) for folder in chosen]
 
 

@@ -140,7 +140,7 @@ def main(words: Sequence[str]) -> int:
     """Run a subcommand and return the exit status."""
     args = parse(words)
     if args.command == "accept":
-        case = cases.load(cases.CASES / args.case)
+        (case,) = cases.load_all([args.case])
         cases.accept(case, runner.run(case, PORT)[0], " ".join(map(str, args.entry)))
         return 0
     if args.command == "diff" and args.manifest:

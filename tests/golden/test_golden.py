@@ -10,6 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.golden.case import REPO, Case, load, load_all, recording
 from tests.golden.main import digest, verdict
 
@@ -97,6 +99,12 @@ def test_a_users_own_manifest_is_tried_with_their_skills_keys_and_variables(tmp_
 def test_a_manifest_that_is_not_there_is_said(tmp_path: Path) -> None:
     done = diff_of(tmp_path / "nothing.json", "a")
     assert (done.returncode, done.stderr) == (1, f"golden: {tmp_path}/nothing.json is no file\n")
+
+
+@pytest.mark.parametrize("words", [("check", "--case", "nothing"), ("accept", "nothing", "--entry", "1")])
+def test_a_case_that_is_none_is_said(words: tuple[str, ...]) -> None:
+    done = subprocess.run([REPO / "scripts" / "golden", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "golden: there is no case 'nothing'\n")
 
 
 def diff_of(manifest: Path, agent: str, **env: str) -> subprocess.CompletedProcess[str]:
