@@ -133,7 +133,7 @@ def container(role: str, agent: str = AGENT) -> str:
 
 def client_runs(agent: str = AGENT) -> bool:
     box = container("agent", agent)
-    return bool(box) and "claude" in docker("exec", box, "sh", "-c", "cat /proc/[0-9]*/comm", check=False).split()
+    return bool(box) and scenery_program.client_runs(box)
 
 
 def end(child: pexpect.spawn) -> None:

@@ -91,11 +91,10 @@ def refused(desk: Desk) -> Callable[[Bad], None]:
     """A check that a start ends as it should and that nothing has been made."""
 
     def check(bad: Bad, *before: str) -> None:
-        place = desk.cwd / "claude-bottle.json"
         if bad.manifest is None:
-            place.unlink()
+            (desk.cwd / "claude-bottle.json").unlink()
         else:
-            place.write_text(bad.manifest if isinstance(bad.manifest, str) else json.dumps(bad.manifest))
+            desk.write(bad.manifest if isinstance(bad.manifest, str) else json.dumps(bad.manifest))
         done = desk.run(*bad.words, before=before, **bad.env)
         line, *hints = (line for line in done.stderr.splitlines() if re.match("claude-bottle: (error|hint): ", line))
         assert re.match("claude-bottle: error: " + bad.says[0], line), done.stderr

@@ -1,4 +1,4 @@
-"""The launcher is told to stop, is killed, or loses its terminal, at eight moments on the real engine."""
+"""The launcher is told to stop, is killed, or loses its terminal, at nine moments on the real engine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MOMENTS = {  # what is on the screen then
     "question": "launch this agent? [y/N] ",
     "build": "building image",
     "network": "creating network claude-bottle-net",
+    "egress": "creating network claude-bottle-egress",
     "sidecar": "starting pipelock",
     "agent": "starting container",
     "copies": "copying prompt",
