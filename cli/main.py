@@ -24,9 +24,10 @@ def commands() -> None:
 @commands.command("build", cls=ShellCommand, usage="build", help="build (or rebuild) the claude-bottle Docker image")
 def build() -> int:
     """Build the image."""
-    from claude_bottle.lib import docker
+    from claude_bottle.lib.docker import docker_build_plain
+    from claude_bottle.lib.engine import docker_require
 
-    return docker.docker_build_plain(env.read_settings(os.environ).image)
+    return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
 
 
 @commands.command(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from claude_bottle.lib import log, run, terminal, wait
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.journal import (
     AGENT,
     EGRESS,
@@ -43,12 +44,13 @@ _ORDER = (
 )
 
 
-def cleanup_all(journal: Journal) -> bool:
+def cleanup_all(engine: Engine, journal: Journal) -> bool:
     """Remove everything that the journal says may exist (shell: cleanup_all; contract section 12).
 
     Idempotent; a failure is tried again, then named on stderr, and the walk goes on.
 
     Args:
+        engine: that the launch was made on.
         journal: of the launch.
 
     Returns:
@@ -58,7 +60,7 @@ def cleanup_all(journal: Journal) -> bool:
     clean = True
     for kind, role in _ORDER:
         if journal.names(role):
-            remove = partial(_remove, journal.owner, kind, role)
+            remove = partial(_remove, engine, journal.owner, kind, role)
             clean = _retried(remove, kind, journal.names(role)[-1]) and clean
     for path in journal.names(STAGE):
         clean = _retried(partial(_remove_stage, path), "folder", path) and clean
@@ -83,22 +85,22 @@ def _pause() -> None:
         wait.wait_for(deadline=end)
 
 
-def _remove(owner: str, kind: str, role: str) -> str:
+def _remove(engine: Engine, owner: str, kind: str, role: str) -> str:
     """Return why something of this kind and role is still there, or an empty text."""
     filters = ("--filter", f"label={OWNER_LABEL}={owner}", "--filter", f"label={ROLE_LABEL}={role}")
-    found = _call([*_LISTS[kind], *filters])
+    found = _call(engine, [*_LISTS[kind], *filters])
     if not found.ok:
         return found.failure
     for identity in dict.fromkeys(found.text.split()):
-        removed = _call([*_REMOVES[kind], identity])
+        removed = _call(engine, [*_REMOVES[kind], identity])
         if not removed.ok and not _is_gone(removed.failure):
             return removed.failure
     return ""
 
 
-def _call(words: Sequence[str]) -> run.Result:
+def _call(engine: Engine, words: Sequence[str]) -> run.Result:
     try:
-        return run.capture(words)
+        return engine.capture(words)
     except Exception as problem:  # docker gone from PATH, no process to be had: the walk goes on
         return run.Result(1, err=str(problem).encode("utf-8", "replace"))
 

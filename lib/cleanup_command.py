@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from claude_bottle.lib import docker, log, terminal
+from claude_bottle.lib.engine import Engine, docker_require
 
 
 def cleanup() -> int:
@@ -12,9 +15,9 @@ def cleanup() -> int:
         BottleError: docker failed, or there is no terminal to ask on.
         Declined: the user said no.
     """
-    docker.docker_require()
-    containers = _find(["ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}"])
-    networks = _find(["network", "ls", "--no-trunc", "--format", "{{.Name}}\t{{.ID}}"])
+    engine = docker_require(os.environ)
+    containers = _find(engine, ["ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}"])
+    networks = _find(engine, ["network", "ls", "--no-trunc", "--format", "{{.Name}}\t{{.ID}}"])
     if not containers and not networks:
         log.log_info("nothing to clean up")
         return 0
@@ -23,14 +26,14 @@ def cleanup() -> int:
             log.line(f"  {kind} {name}")
     terminal.confirm("remove all of the above?")
     if containers:
-        docker.docker_step("docker rm", ["rm", "-f", "-v", *(identity for _, identity in containers)])
+        docker.docker_step(engine, "docker rm", ["rm", "-f", "-v", *(identity for _, identity in containers)])
     if networks:
-        docker.docker_step("docker network rm", ["network", "rm", *(identity for _, identity in networks)])
+        docker.docker_step(engine, "docker network rm", ["network", "rm", *(identity for _, identity in networks)])
     log.log_info(f"removed {len(containers)} containers and {len(networks)} networks")
     return 0
 
 
-def _find(words: list[str]) -> list[tuple[str, str]]:
+def _find(engine: Engine, words: list[str]) -> list[tuple[str, str]]:
     """Return name and id of each; the id, because a name may be somebody else's by the time of the answer."""
-    rows = (line.partition("\t") for line in docker.docker_list_own(words))
+    rows = (line.partition("\t") for line in docker.docker_list_own(engine, words))
     return [(name, identity) for name, _, identity in rows]

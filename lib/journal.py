@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from claude_bottle.lib.engine import Engine
+
 OWNER_LABEL = "claude-bottle.owner"
 SLUG_LABEL = "claude-bottle.slug"
 ROLE_LABEL = "claude-bottle.role"
@@ -49,6 +51,12 @@ class Journal:
     entries: list[Entry] = field(default_factory=list)
     children: set[int] = field(default_factory=set)
     terminal: str = ""
+    engine: Engine | None = None
+
+    def on_engine(self, engine: Engine) -> None:
+        """Note the engine that things are made on."""
+        self.engine = engine
+        self._tell(engine=engine.dump())
 
     def intend(self, role: str, name: str) -> None:
         """Note that something is about to be made."""
@@ -90,4 +98,6 @@ class Journal:
             (self.children.add if alive else self.children.discard)(pid)
         elif "terminal" in what:
             self.terminal = what["terminal"]
+        elif "engine" in what:
+            self.engine = Engine(**what["engine"])
         return "done" in what

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from claude_bottle.lib import docker, log
+from claude_bottle.lib.engine import docker_require
 from claude_bottle.lib.journal import ROLE_LABEL, SIDECAR
 from claude_bottle.lib.manifest import manifest_load
 from claude_bottle.lib.pipelock import pipelock_container_name
@@ -31,8 +34,8 @@ def list_active() -> int:
     Raises:
         BottleError: docker gave no answer.
     """
-    docker.docker_require()
-    rows = (line.split("\t") for line in docker.docker_list_own(["ps", "--format", ACTIVE_FORMAT]))
+    engine = docker_require(os.environ)
+    rows = (line.split("\t") for line in docker.docker_list_own(engine, ["ps", "--format", ACTIVE_FORMAT]))
     active = [row[:3] for row in rows if not _is_sidecar(row[0], row[-1])]
     if not active:
         log.log_info("no active containers")

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
     sys.modules["claude_bottle"] = package
 
 from claude_bottle.lib import cleanup, run, terminal, wait
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.journal import Journal
 
 IN_FLIGHT_SECONDS = 70.0
@@ -32,10 +33,11 @@ class Reaper:
     """The launcher's side: starts the process and feeds it. Also the gateway's watcher.
 
     Args:
+        engine: that the launch's things are made on.
         owner: the launch's label.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, engine: Engine, owner: str) -> None:
         read_end, write_end = os.pipe()
         self._call_end = write_end
         self._process = run.spawn(
@@ -50,6 +52,7 @@ class Reaper:
         )
         os.close(read_end)
         self.journal = Journal(owner, self._send)
+        self.journal.on_engine(engine)
 
     def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -138,7 +141,8 @@ def reap(owner: str, calls: int) -> None:
     end_children(journal, signal.SIGKILL)
     if journal.terminal:  # first: somebody sits in front of it
         terminal.restore_settings(journal.terminal)
-    cleanup.cleanup_all(journal)
+    if journal.engine:
+        cleanup.cleanup_all(journal.engine, journal)
 
 
 if __name__ == "__main__":
