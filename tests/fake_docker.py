@@ -107,6 +107,7 @@ class FakeDocker(FakeEngine):
         wrapper.write_text(STUB.format(python=sys.executable, program=str(PROGRAM), folder=str(folder)))
         wrapper.chmod(0o755)
         self._faults: list[dict[str, Any]] = []
+        self._served = 0
         self._places: dict[str, dict[str, str]] = {
             "contexts": {"default": DEFAULT_HOST},
             "engines": {DEFAULT_HOST: str(folder)},
@@ -119,11 +120,16 @@ class FakeDocker(FakeEngine):
             host: as DOCKER_HOST has it; the path of a socket is absolute.
             state: as of an engine; its id is of its own.
         """
-        number = len(self._places["engines"]) + 1
-        engine = FakeEngine(self.folder / f"engine-{number}", {"id": f"FAKE:OTHER-{number}", **(state or {})})
+        self._served += 1
+        state = {"id": f"FAKE:OTHER-{self._served}", **(state or {})}
+        engine = FakeEngine(self.folder / f"engine-{self._served}", state)
+        self.move(engine, host)
+        return engine
+
+    def move(self, engine: FakeEngine, host: str) -> None:
+        """Let an engine answer at one more address, in place of what answered there."""
         self._places["engines"][host] = str(engine.folder)
         self._write("places", self._places)
-        return engine
 
     def point(self, context: str, host: str) -> None:
         """Make or change a docker context."""

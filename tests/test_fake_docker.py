@@ -377,6 +377,9 @@ def test_things_are_found_by_id_and_shown_with_labels(fake: FakeDocker) -> None:
     assert ask(fake, f"ps -aq --no-trunc --filter id={box[:6]}")[1] == box
     assert ask(fake, f"ps -aq --filter id={box[3:9]}")[1] == ""
     assert ask(fake, f"network ls -q --no-trunc --filter id={net[3:9]}")[1] == net  # a real one looks inside
+    plain = ask(fake, "create here true")[1]
+    assert len(ask(fake, f"ps -aq --filter id={box} --filter id={plain}")[1].split()) == 2
+    assert ask(fake, f"ps -aq --filter label=own --filter label=own=b --filter id={box}")[1] == ""
     label = '--format={{.ID}}|{{.Label"own"}}'
-    assert ask(fake, f"ps -a --no-trunc {label}")[1] == f"{box}|a"
+    assert ask(fake, f"ps -a --no-trunc --filter name=up {label}")[1] == f"{box}|a"
     assert ask(fake, f"network ls --no-trunc {label}")[1] == f"{net}|b"
