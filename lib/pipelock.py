@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from claude_bottle.lib import docker, log, tarstream, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import SIDECAR, Journal
+from claude_bottle.lib.inventory import SIDECAR
+from claude_bottle.lib.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
 HEALTHY_SECONDS = 30.0
