@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import EGRESS, INTERNAL, Journal
+from claude_bottle.lib.inventory import EGRESS, INTERNAL, labels
+from claude_bottle.lib.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.
@@ -54,9 +55,8 @@ def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base
         if _network_exists(engine, name):
             continue
         log.log_info(f"creating network {name}")
-        journal.intend(role, name)
-        marks = docker.labels(journal.owner, slug, role)
-        made = engine.capture(["network", "create", *options, *marks, name])
+        marks = labels(journal.owner, slug, role)
+        made = docker.create(engine, journal, role, name, ["network", "create", *options, *marks, name])
         if made.ok:
             identity = made.text.strip()
             if _is_first_of_its_name(engine, name, identity):

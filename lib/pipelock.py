@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from claude_bottle.lib import docker, log, tarstream, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import SIDECAR, Journal
+from claude_bottle.lib.inventory import SIDECAR
+from claude_bottle.lib.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
 HEALTHY_SECONDS = 30.0
@@ -179,10 +180,7 @@ def _await_health(engine: Engine, sidecar: str, port: str) -> None:
             return
         if "is not running" in look.failure:
             raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(engine, sidecar))
-        pause = time.monotonic() + POLL_SECONDS
-        while time.monotonic() < pause:
-            wait.check_signals()
-            wait.wait_for(deadline=pause)
+        wait.pause(POLL_SECONDS, interruptible=True)
     raise DockerError(
         f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(engine, sidecar)
     )
