@@ -11,7 +11,8 @@ from typing import Any
 
 from claude_bottle.lib import env, log, run, strict_json, terminal, wait
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest import FILE_NAME, Manifest, manifest_find, manifest_load, manifest_require_agent
+from claude_bottle.lib.manifest import Manifest, manifest_find, manifest_load, manifest_require_agent
+from claude_bottle.lib.manifest_words import FILE_NAME
 
 DEFAULT_BOTTLE = "default"
 
