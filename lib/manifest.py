@@ -12,7 +12,7 @@ from claude_bottle.lib import strict_json
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest_check import Checks
 from claude_bottle.lib.manifest_parse import Bottle, Sources, parse_agents, parse_bottles
-from claude_bottle.lib.manifest_words import FILE_NAME
+from claude_bottle.lib.manifest_words import FILE_NAME as FILE_NAME
 from claude_bottle.lib.problems import Gathered, fail_with, nearest
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -64,9 +64,16 @@ def merge(home: Any, cwd: Any) -> Any:
     return merged
 
 
-def _read(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what a file holds, and the keys that an object in it has twice."""
-    repeated: list[str] = []
+def manifest_read(path: str, repeated: list[str] | None = None) -> dict[str, Any]:
+    """Return what a file holds.
+
+    Args:
+        path: of the file.
+        repeated: gets the keys that an object in it has twice.
+
+    Raises:
+        BottleError: it cannot be read, or is no manifest.
+    """
     try:
         with open(path, "rb") as file:
             value = strict_json.parse(file.read(MAX_BYTES + 1), repeated=repeated)
@@ -76,11 +83,20 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
     if not isinstance(value, dict):
         raise BottleError(f"{FILE_NAME} at {path} must be a JSON object")
-    return value, repeated
+    return value
 
 
-def _is_there(path: str) -> bool:
+def _read(path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a file holds, and the keys that an object in it has twice."""
+    repeated: list[str] = []
+    return manifest_read(path, repeated), repeated
+
+
+def manifest_exists(path: str) -> bool:
     """Say whether there is a file to read.
+
+    Args:
+        path: of the file.
 
     Raises:
         BottleError: what is there is no file, or too large for a manifest.
@@ -105,9 +121,9 @@ def _is_there(path: str) -> bool:
 def _paths(cwd: str, home: str) -> Iterator[str]:
     """Yield the files that exist, cwd's first; one file under two names counts once."""
     first, second = (f"{folder.rstrip('/')}/{FILE_NAME}" for folder in (cwd, home))
-    if there := _is_there(first):
+    if there := manifest_exists(first):
         yield first
-    if _is_there(second) and not (there and os.path.samefile(first, second)):
+    if manifest_exists(second) and not (there and os.path.samefile(first, second)):
         yield second
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.manifest_parse import SshEntry
-from claude_bottle.lib.problems import fail_with
+from claude_bottle.lib.problems import Gathered, fail_with
+from claude_bottle.lib.ssh_key import ssh_read_key
 
 
 def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
@@ -33,10 +35,16 @@ def ssh_key_path(cwd: str, home: str, identity_file: str) -> str:
 
 
 def ssh_check_keys(cwd: str, home: str, entries: Iterable[SshEntry]) -> None:
-    """Fail unless every key file is there (shell: ssh_check_keys).
+    """Fail unless every key file is there (shell: ssh_check_keys), and is what ssh-add takes.
 
     Raises:
         BottleError: with all that are not.
     """
-    paths = ((entry.host, ssh_key_path(cwd, home, entry.identity_file)) for entry in entries)
-    fail_with(f"ssh key file not found for host '{h}': {p}" for h, p in paths if not os.path.isfile(p))
+    gathered = Gathered()
+    for entry in entries:
+        path = ssh_key_path(cwd, home, entry.identity_file)
+        with gathered:
+            if not os.path.isfile(path):
+                raise BottleError(f"ssh key file not found for host '{entry.host}': {path}")
+            ssh_read_key(entry.host, path)
+    gathered.fail()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from claude_bottle.lib import docker, log, run, ssh, wait
+from claude_bottle.lib import docker, log, run, ssh, ssh_key, wait
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.plan import Plan
@@ -44,12 +43,7 @@ def ssh_setup(plan: Plan, container: str, name: str, sidecar: str) -> None:
 
 def _add_key(container: str, entry: SshEntry, path: str) -> None:
     """Hand a key to the agent on stdin, so that no file in the bottle ever holds it (shell: ssh_add_key)."""
-    try:
-        key = Path(path).read_bytes()
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BottleError(f"ssh key for host '{entry.host}' cannot be read: {path}", [reason]) from None
-    key = key if key.endswith(b"\n") else key + b"\n"  # ssh-add refuses a last line without an end
+    key = ssh_key.ssh_read_key(entry.host, path)
     words = ["exec", "-i", "-u", "root", "-e", f"SSH_AUTH_SOCK={AGENT_SOCKET}", container, "ssh-add", "-q", "-"]
     if not run.capture(words, stdin=[key]).ok:
         raise BottleError(
@@ -93,7 +87,7 @@ def ssh_known_hosts(entries: tuple[SshEntry, ...]) -> str:
 
 
 def _known_name(entry: SshEntry) -> str:
-    return entry.hostname if entry.port == "22" else f"[{entry.hostname}]:{entry.port}"
+    return entry.hostname if entry.port.lstrip("0") == "22" else f"[{entry.hostname}]:{entry.port}"
 
 
 def _write_node_file(container: str, folder: str, name: str, text: str) -> None:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
-from claude_bottle.lib import docker, env_resolve, manifest, manifest_words, pipelock_hosts, plan, slug, ssh
+from claude_bottle.lib import docker, env_resolve, manifest, pipelock_hosts, plan, slug, ssh
 from claude_bottle.lib.errors import BottleError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -66,7 +66,7 @@ def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
 def of(value: object) -> manifest.Manifest:
     """Return the manifest that a file with this value makes."""
     with TemporaryDirectory() as folder:
-        Path(folder, manifest_words.FILE_NAME).write_text(json.dumps(value))
+        Path(folder, manifest.FILE_NAME).write_text(json.dumps(value))
         return manifest.manifest_load(folder, folder)
 
 
@@ -253,7 +253,7 @@ done
 def lay_out(folder: Path, document: Any) -> str:
     folder.mkdir()
     (folder / "key").touch()
-    (folder / manifest_words.FILE_NAME).write_text(json.dumps(document))
+    (folder / manifest.FILE_NAME).write_text(json.dumps(document))
     return str(folder)
 
 

@@ -17,7 +17,7 @@ from claude_bottle.lib.manifest_parse import SshEntry
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker
 
-KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key-4711\n-----END OPENSSH PRIVATE KEY-----"
+KEY = "4711 stands for a key"  # looks like none, so that only ssh-add judges it
 ENTRY = {"Host": "forge", "IdentityFile": "id", "Hostname": "git.example.org", "User": "git", "Port": 22}
 
 
