@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from claude_bottle.lib import docker, log, pipelock_hosts, tarstream, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import SIDECAR
+from claude_bottle.lib.inventory import CONTAINER, SIDECAR
 from claude_bottle.lib.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
@@ -141,7 +141,7 @@ def pipelock_create(
     words = ["--network", network, "--network-alias", ALIAS, "--pull", "never", image]
     words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
-        if docker.docker_container_exists(engine, name):
+        if docker.docker_exists(engine, CONTAINER, name):
             continue
         log.log_info(f"starting pipelock {name}")
         made = docker.create_container(engine, journal, slug, SIDECAR, name, words)
