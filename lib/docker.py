@@ -9,7 +9,7 @@ from pathlib import Path
 from claude_bottle.lib import log, run
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import labels
+from claude_bottle.lib.inventory import CONTAINER, labels
 from claude_bottle.lib.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
@@ -39,13 +39,18 @@ def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable
     return result.text
 
 
-def docker_container_exists(engine: Engine, name: str) -> bool:
-    """Say whether a container has the name; the create call stays the arbiter (shell: docker_container_exists).
+def docker_exists(engine: Engine, kind: str, name: str) -> bool:
+    """Say whether a name is taken; the create call stays the arbiter (shell: docker_container_exists, network_exists).
+
+    Args:
+        engine: to ask.
+        kind: CONTAINER or NETWORK.
+        name: to look for.
 
     Raises:
         DockerError: the engine gave no answer.
     """
-    answer = engine.query(["container", "inspect", name])
+    answer = engine.query([kind, "inspect", name])
     if answer.timed_out:
         raise DockerError(answer.failure)
     return answer.ok
@@ -81,10 +86,10 @@ def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
         DockerError: the engine gave no answer.
     """
     if pinned:
-        if docker_container_exists(engine, pinned):
+        if docker_exists(engine, CONTAINER, pinned):
             raise pinned_taken(pinned)
         return pinned
-    return next(name for name in container_names(base) if not docker_container_exists(engine, name))
+    return next(name for name in container_names(base) if not docker_exists(engine, CONTAINER, name))
 
 
 def is_name_conflict(result: run.Result) -> bool:

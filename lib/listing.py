@@ -20,9 +20,8 @@ def list_agents(cwd: str, home: str) -> int:
     agents = manifest_load(cwd, home).agents
     if not agents:
         log.log_info("no agents defined")
-    for name, agent in agents.items():
-        bottle = agent.get("bottle") if isinstance(agent, dict) else None
-        log.data_line(f"{name}\t{bottle if isinstance(bottle, str) and bottle else '(none)'}")
+    for agent in agents.values():
+        log.data_line(f"{agent.name}\t{agent.bottle or '(none)'}")
     return 0
 
 

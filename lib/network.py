@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import EGRESS, INTERNAL, labels
+from claude_bottle.lib.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
@@ -52,7 +52,7 @@ def network_create_egress(engine: Engine, journal: Journal, slug: str) -> str:
 def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, options: Sequence[str]) -> str:
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        if _network_exists(engine, name):
+        if docker.docker_exists(engine, NETWORK, name):
             continue
         log.log_info(f"creating network {name}")
         marks = labels(journal.owner, slug, role)
@@ -71,13 +71,6 @@ def _help(failure: str) -> list[str]:
     if "address pool" in failure:
         return ["every bottle needs two networks; remove unused ones with: docker network prune"]
     return []
-
-
-def _network_exists(engine: Engine, name: str) -> bool:
-    answer = engine.query(["network", "inspect", name])
-    if answer.timed_out:
-        raise DockerError(answer.failure)
-    return answer.ok
 
 
 def _is_first_of_its_name(engine: Engine, name: str, identity: str) -> bool:
