@@ -1,4 +1,4 @@
-"""The bottle's env: literals go into a file, the other values stay in memory (shell: lib/env_resolve.sh)."""
+"""The bottle's env: its values stay in memory; the literals are shown in a file too (shell: lib/env_resolve.sh)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EnvEntry:
 
 
 class Secrets:
-    """Values that no file and no argument may hold. It shows names, never a value."""
+    """Values that no argument may hold and, but for literals, no file. It shows names, never a value."""
 
     __slots__ = ("_values",)
 
@@ -98,11 +98,6 @@ def _entry(name: str, value: str) -> EnvEntry:
     return EnvEntry(name, "host", host[1]) if host else EnvEntry(name, "literal", value)
 
 
-def _goes_into_file(entry: EnvEntry) -> bool:
-    """Say whether a value is stored with the container: a literal, unless perl, the first to run, would obey it."""
-    return entry.mode == "literal" and not entry.name.startswith("PERL")
-
-
 def no_terminal(name: str) -> str:
     """Return what is said of a secret that cannot be asked for."""
     return f"cannot prompt for '{name}': no terminal"
@@ -157,7 +152,7 @@ def env_resolve(
     ask_secret: Callable[[str, str], str],
     reserved: frozenset[str],
 ) -> Secrets:
-    """Return the values that go into no file, asking where needed (shell: env_resolve).
+    """Return the values, asking where needed (shell: env_resolve).
 
     Args:
         entries: in manifest order, checked.
@@ -170,7 +165,7 @@ def env_resolve(
     """
     secrets = Secrets()
     for entry in entries:
-        if entry.name not in reserved and not _goes_into_file(entry):
+        if entry.name not in reserved:
             secrets.add(entry.name, _value(entry, environ, ask_secret))
     return secrets
 
@@ -187,6 +182,6 @@ def _value(entry: EnvEntry, environ: Mapping[str, str], ask_secret: Callable[[st
 
 
 def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:
-    """Return the literals as docker's env file has them."""
-    literals = (entry for entry in entries if _goes_into_file(entry) and entry.name not in reserved)
+    """Return the literals as the stage dir shows them, in the form of docker's env files."""
+    literals = (entry for entry in entries if entry.mode == "literal" and entry.name not in reserved)
     return "".join(f"{entry.name}={entry.text}\n" for entry in literals)

@@ -15,6 +15,7 @@ from claude_bottle.lib.engine import Engine
 OWNER_LABEL = "claude-bottle.owner"
 SLUG_LABEL = "claude-bottle.slug"
 ROLE_LABEL = "claude-bottle.role"
+IMAGE_LABEL = "claude-bottle.image"
 
 AGENT = "agent"
 SIDECAR = "sidecar"

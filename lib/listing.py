@@ -6,11 +6,13 @@ import os
 
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import docker_require
-from claude_bottle.lib.journal import ROLE_LABEL, SIDECAR
+from claude_bottle.lib.journal import IMAGE_LABEL, ROLE_LABEL, SIDECAR
 from claude_bottle.lib.manifest import manifest_load
 from claude_bottle.lib.pipelock import pipelock_container_name
 
-ACTIVE_FORMAT = f'{{{{.Names}}}}\t{{{{.Image}}}}\t{{{{.Status}}}}\t{{{{.Label "{ROLE_LABEL}"}}}}'
+ACTIVE_FORMAT = (
+    f'{{{{.Names}}}}\t{{{{or (.Label "{IMAGE_LABEL}") .Image}}}}\t{{{{.Status}}}}\t{{{{.Label "{ROLE_LABEL}"}}}}'
+)
 
 
 def list_agents(cwd: str, home: str) -> int:

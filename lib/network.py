@@ -56,7 +56,7 @@ def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base
         log.log_info(f"creating network {name}")
         journal.intend(role, name)
         marks = docker.labels(journal.owner, slug, role)
-        made = engine.capture(["network", "create", *options, *marks, name])
+        made = engine.capture(["network", "create", "--ipv6=false", *options, *marks, name])
         if made.ok:
             identity = made.text.strip()
             if _is_first_of_its_name(engine, name, identity):

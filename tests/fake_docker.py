@@ -104,6 +104,10 @@ class FakeDocker:
         """Return the words of all calls, finished or not, in the order in which they began."""
         return [line["argv"] for line in self._records("begun")]
 
+    def pids(self, verb: str) -> list[int]:
+        """Return the pids of the calls of a verb, finished or not."""
+        return [line["pid"] for line in self._records("begun") if line["argv"][0] == verb]
+
     def unknown(self) -> list[list[str]]:
         """Return the calls that the fake has no answer to; a good test has none."""
         return [call["argv"] for call in self.calls() if call.get("unknown")]
