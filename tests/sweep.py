@@ -47,7 +47,7 @@ class Run:
         engine: what else the engine's state says.
     """
 
-    def __init__(self, folder: Path, impatient: bool = False, **engine: bool) -> None:
+    def __init__(self, folder: Path, impatient: bool = False, **engine: object) -> None:
         for name in ("project", "home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "home" / ".claude" / "skills" / "s").mkdir(parents=True)

@@ -63,6 +63,7 @@ class Desk:
             "TERM": "xterm-256color",
             "COLORTERM": "truecolor",
         }
+        self.launcher = ROOT / "cli.sh"
         self.children: list[pexpect.spawn] = []
         self.manifest({})
 
@@ -78,7 +79,7 @@ class Desk:
     ) -> subprocess.CompletedProcess[str]:
         """Run the launcher to its end, without a terminal; ``before`` stands before it on the command line."""
         return subprocess.run(
-            [*before, ROOT / "cli.sh", *words],
+            [*before, self.launcher, *words],
             cwd=self.cwd,
             env={**self.env, **env},
             input=stdin,
@@ -90,7 +91,7 @@ class Desk:
 
     def terminal(self, *words: str) -> pexpect.spawn:
         child = pexpect.spawn(
-            str(ROOT / "cli.sh"),
+            str(self.launcher),
             list(words),
             cwd=str(self.cwd),
             env=self.env,

@@ -31,6 +31,8 @@ class Row(NamedTuple):
 
 ENVS = ("agent.Config.Env", "bottle.session.env")
 LOWER = ("http_proxy", "https_proxy", "no_proxy")
+PROXIES = (*LOWER, *(name.upper() for name in LOWER))
+UNUSED = ("FTP_PROXY", "ftp_proxy", "ALL_PROXY", "all_proxy")
 SWITCHES = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
     "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL",
@@ -68,7 +70,7 @@ DECLARED = [
     Row(17, "agent.Image", "sha256:*", "sha256:*"),
     Row(17, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
     Row(17, "agent.Config.Image", "named-*:mine", "sha256:*"),
-    Row(17, f"{STAGE}/image-id.*", None, "*"),
+    Row(86, "agent.Config.Image", "fx-*-session:latest", "sha256:*"),
     Row(17, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     Row(18, "agent.HostConfig.Dns", None, '["127.0.0.1"]'),
     Row(18, "agent.HostConfig.DnsOptions", None, '["timeout:1", "attempts:1"]'),
@@ -79,9 +81,10 @@ DECLARED = [
         "nameserver 127.0.0.11\noptions timeout:1 *",
     ),
     Row(18, "internal.Options.com.docker.network.bridge.inhibit_ipv4", None, "true"),
-    Row(21, f"processes.1000 /usr/bin/perl {SESSION} /run/claude-bottle/environ claude *", None, "1"),
+    Row(21, f"processes.1000 /usr/bin/perl -t {SESSION} /run/claude-bottle/environ claude *", None, "1"),
     *(Row(22, f"{where}.{name}", None, "http://claude-bottle-pipelock-*:*") for where in ENVS for name in LOWER[:2]),
-    *(Row(22, f"{where}.no_proxy", None, "localhost,127.0.0.1") for where in ENVS),
+    Row(22, "agent.Config.Env.no_proxy", None, "localhost,127.0.0.1"),
+    Row(22, "bottle.session.env.no_proxy", None, "localhost,127.0.0.1,*"),
     *(Row(22, f"{where}.{name}", None, "1") for where in ENVS for name in SWITCHES),
     *(Row(26, f"agent.Config.Attach{stream}", "false", "true") for stream in ("Stdout", "Stderr")),
     Row(27, "bottle.changed./root", "C", None),
@@ -94,6 +97,18 @@ DECLARED = [
     *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
+    *(
+        Row(80, f"agent.Config.Env.{name}", "*", None)
+        for name in ("LITERAL", "NO_LITERAL", "DISABLE_AUTOUPDATER", "TERM", "DOCKER_HOST")
+    ),
+    *(Row(80, f"{STAGE}/docker-args.{part}", "*", None) for part in ("kind", "content")),
+    *(Row(81, f"agent.Config.Env.{name}", None, "") for name in UNUSED),
+    *(Row(81, f"bottle.session.env.{name}", None, "") for name in UNUSED),
+    *(Row(81, f"sidecar.Config.Env.{name}", None, "") for name in (*UNUSED, *PROXIES)),
+    Row(82, "agent.HostConfig.Init", None, "true"),
+    Row(82, "processes.1000 /sbin/docker-init -- sleep infinity", None, "1"),
+    Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
+    Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
 ]
 # Not on a kernel without IPv6; not with BuildKit.

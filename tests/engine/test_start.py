@@ -120,6 +120,7 @@ def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -
     environ = docker("exec", box, "sh", "-c", script, check=False)
     assert f"CLAUDE_CODE_OAUTH_TOKEN={token}" in environ
     assert f"FROM_HOST={desk.env['HOST_SECRET']}" in environ and "PLAIN=literal" in environ
+    assert f"OPTIND={desk.env['HOST_SECRET']}" in environ and "PERL5OPT=-Mnone" in environ
     for value in (token, desk.env["HOST_SECRET"]):
         assert value not in docker("inspect", box)
         assert value not in docker("inspect", container("sidecar"))
