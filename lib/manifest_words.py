@@ -62,7 +62,7 @@ def host_problem(host: str) -> str:
         return "has a port; every port of a listed host is allowed, write the name alone"
     if "*" in host:
         return "may have a * only as a leading '*.'"
-    if re.fullmatch(r"[0-9.]+", host):
+    if re.fullmatch(r"[0-9.]+|(.*\.)?localhost\.?", host):
         return "would be an address of the sidecar itself, or one that no other machine has"
     return "is not a host name"
 
