@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import env, log, wait
+from claude_bottle.lib import env, log, notes, wait
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.report import report
 
@@ -24,9 +24,10 @@ def commands() -> None:
 @commands.command("build", cls=ShellCommand, usage="build", help="build (or rebuild) the claude-bottle Docker image")
 def build() -> int:
     """Build the image."""
-    from claude_bottle.lib import docker
+    from claude_bottle.lib.docker import docker_build_plain
+    from claude_bottle.lib.engine import docker_require
 
-    return docker.docker_build_plain(env.read_settings(os.environ).image)
+    return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
 
 
 @commands.command(
@@ -163,6 +164,7 @@ def main(invoked: str, words: Sequence[str]) -> int:
         usage(program)
         return 2
     wait.signals_install()
+    notes.show()
     try:
         result = commands.commands[name].main(rest, program, standalone_mode=False, obj=program)
     except HelpAsked as asked:

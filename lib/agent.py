@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from claude_bottle.lib import docker, log, run, skills, tarstream
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import AGENT, Journal
+from claude_bottle.lib.inventory import AGENT
+from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.plan import Plan
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
@@ -44,7 +46,9 @@ def agent_options(plan: Plan, network: str, proxy: str, env_file: Path) -> list[
     return words
 
 
-def agent_create(journal: Journal, plan: Plan, options: list[str], image: str, say: Say) -> tuple[str, str]:
+def agent_create(
+    engine: Engine, journal: Journal, plan: Plan, options: list[str], image: str, say: Say
+) -> tuple[str, str]:
     """Create the agent's container, under a later suffix when the name is gone by now (shell: docker_run_agent).
 
     Returns:
@@ -58,7 +62,7 @@ def agent_create(journal: Journal, plan: Plan, options: list[str], image: str, s
     say(f"starting container {name}")
     while True:
         words = [*options, image, "sleep", "infinity"]
-        made = docker.create_container(journal, plan.slug, AGENT, name, words)
+        made = docker.create_container(engine, journal, plan.slug, AGENT, name, words)
         if made.ok:
             return name, made.text.strip()
         if not docker.is_name_conflict(made):
@@ -78,7 +82,7 @@ def _names_from(plan: Plan) -> Iterator[str]:
             yield name
 
 
-def copy_seed(plan: Plan, container: str, name: str, say: Say) -> None:
+def copy_seed(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> None:
     """Put the prompt in, and what brings the client straight to its own prompt (shell: docker_copy_prompt).
 
     Raises:
@@ -92,7 +96,7 @@ def copy_seed(plan: Plan, container: str, name: str, say: Say) -> None:
         *tarstream.member(".claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n'),
         tarstream.END,
     ]
-    docker.docker_step("copying prompt", ["cp", "-", f"{container}:{plan.settings.bottle_home}"], home)
+    docker.docker_step(engine, "copying prompt", ["cp", "-", f"{container}:{plan.settings.bottle_home}"], home)
 
 
 def _onboarding(workdir: str) -> bytes:
@@ -100,15 +104,15 @@ def _onboarding(workdir: str) -> bytes:
     return json.dumps(seed).encode() + b"\n"
 
 
-def skills_in_image(plan: Plan, container: str) -> bool:
+def skills_in_image(engine: Engine, plan: Plan, container: str) -> bool:
     """Say whether the image brings skills along, so that one of the agent's may have a namesake there."""
     if not plan.skills:
         return False
-    held = run.query(["cp", f"{container}:{plan.settings.bottle_skills_dir}", "-"])
+    held = engine.query(["cp", f"{container}:{plan.settings.bottle_skills_dir}", "-"])
     return held.ok and len(tarstream.contents(held.out)) > 1  # one is the folder itself
 
 
-def remove_skills(plan: Plan, container: str) -> None:
+def remove_skills(engine: Engine, plan: Plan, container: str) -> None:
     """Remove the agent's skills from a running bottle, before they are copied: each replaces its namesake whole.
 
     Root has no capabilities there: it can remove what is root's, and node what is node's.
@@ -117,11 +121,11 @@ def remove_skills(plan: Plan, container: str) -> None:
         DockerError: docker refused.
     """
     targets = [f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills]
-    run.capture(["exec", "-u", "root", container, "rm", "-rf", "--", *targets])
-    docker.docker_step("copying skill", ["exec", "-u", "node", container, "rm", "-rf", "--", *targets])
+    engine.capture(["exec", "-u", "root", container, "rm", "-rf", "--", *targets])
+    docker.docker_step(engine, "copying skill", ["exec", "-u", "node", container, "rm", "-rf", "--", *targets])
 
 
-def copy_skills(plan: Plan, container: str, name: str, say: Say) -> None:
+def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> None:
     """Put the skills in, owned by node (shell: skills_copy).
 
     Raises:
@@ -133,10 +137,10 @@ def copy_skills(plan: Plan, container: str, name: str, say: Say) -> None:
         if not os.path.isdir(source):
             raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
         say(f"copying skill {skill} into {name}:{target}/{skill}")
-        _copy_tree("copying skill", source, f"{target}/{skill}", container, [target])
+        _copy_tree(engine, "copying skill", source, f"{target}/{skill}", container, [target])
 
 
-def mend_dockerignore(plan: Plan, container: str) -> None:
+def mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:
     """Put the workspace's .dockerignore back: docker's legacy builder adds a line of its own to the image's copy.
 
     Raises:
@@ -145,14 +149,14 @@ def mend_dockerignore(plan: Plan, container: str) -> None:
     source = Path(plan.cwd, ".dockerignore")
     if not plan.request.with_cwd or source.is_symlink() or not source.is_file():
         return
-    held = run.query(["cp", f"{container}:{plan.workspace}/.dockerignore", "-"])
+    held = engine.query(["cp", f"{container}:{plan.workspace}/.dockerignore", "-"])
     wanted = source.read_bytes()
     if held.ok and wanted not in tarstream.contents(held.out).values():  # not ok: the file keeps itself out
         mended = [*tarstream.member(".dockerignore", wanted, stat.S_IMODE(source.stat().st_mode)), tarstream.END]
-        docker.docker_step("copying .dockerignore", ["cp", "-", f"{container}:{plan.workspace}"], mended)
+        docker.docker_step(engine, "copying .dockerignore", ["cp", "-", f"{container}:{plan.workspace}"], mended)
 
 
-def copy_session_program(container: str) -> None:
+def copy_session_program(engine: Engine, container: str) -> None:
     """Put in what the session begins with.
 
     Raises:
@@ -160,10 +164,10 @@ def copy_session_program(container: str) -> None:
     """
     program = Path(__file__).with_name("session.pl").read_bytes()
     tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
-    docker.docker_step("copying the session's program", ["cp", "-", f"{container}:/"], tool)
+    docker.docker_step(engine, "copying the session's program", ["cp", "-", f"{container}:/"], tool)
 
 
-def copy_git(plan: Plan, container: str, name: str) -> None:
+def copy_git(engine: Engine, plan: Plan, container: str, name: str) -> None:
     """Put the working directory's .git in, owned by node (shell: docker_copy_git).
 
     Raises:
@@ -173,10 +177,10 @@ def copy_git(plan: Plan, container: str, name: str) -> None:
     if not (plan.request.with_cwd and os.path.isdir(source)):
         return
     log.log_info(f"copying .git into {name}:{plan.workspace}/.git")
-    _copy_tree("copying .git", source, f"{plan.workspace}/.git", container, [])
+    _copy_tree(engine, "copying .git", source, f"{plan.workspace}/.git", container, [])
 
 
-def _copy_tree(what: str, source: str, target: str, container: str, folders: list[str]) -> None:
+def _copy_tree(engine: Engine, what: str, source: str, target: str, container: str, folders: list[str]) -> None:
     def pieces() -> Iterator[bytes]:
         for folder in folders:
             yield from tarstream.folder(folder.lstrip("/"))
@@ -184,14 +188,14 @@ def _copy_tree(what: str, source: str, target: str, container: str, folders: lis
         yield tarstream.END
 
     try:
-        docker.docker_step(what, ["cp", "-", f"{container}:/"], pieces())
+        docker.docker_step(engine, what, ["cp", "-", f"{container}:/"], pieces())
     except OSError as problem:
         raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
 
 
-def agent_start(container: str) -> run.Result:
+def agent_start(engine: Engine, container: str) -> run.Result:
     """Start the agent's container."""
-    return run.capture(["start", container])
+    return engine.capture(["start", container])
 
 
 def lacks_ipv6(result: run.Result) -> bool:

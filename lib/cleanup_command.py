@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from claude_bottle.lib import docker, log, terminal
+import os
+
+from claude_bottle.lib import inventory, log, terminal
+from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.inventory import CONTAINER, NETWORK, Item
 
 
 def cleanup() -> int:
@@ -12,25 +17,24 @@ def cleanup() -> int:
         BottleError: docker failed, or there is no terminal to ask on.
         Declined: the user said no.
     """
-    docker.docker_require()
-    containers = _find(["ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}"])
-    networks = _find(["network", "ls", "--no-trunc", "--format", "{{.Name}}\t{{.ID}}"])
+    engine = docker_require(os.environ)
+    containers = inventory.ours(engine, CONTAINER, "-a")
+    networks = inventory.ours(engine, NETWORK)
     if not containers and not networks:
         log.log_info("nothing to clean up")
         return 0
-    for kind, found in (("container", containers), ("network", networks)):
-        for name, _ in found:
-            log.line(f"  {kind} {name}")
+    for item in (*containers, *networks):
+        log.line(f"  {item.kind} {item.name}")
     terminal.confirm("remove all of the above?")
-    if containers:
-        docker.docker_step("docker rm", ["rm", "-f", "-v", *(identity for _, identity in containers)])
-    if networks:
-        docker.docker_step("docker network rm", ["network", "rm", *(identity for _, identity in networks)])
+    _remove(engine, "docker rm", containers)
+    _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(containers)} containers and {len(networks)} networks")
     return 0
 
 
-def _find(words: list[str]) -> list[tuple[str, str]]:
-    """Return name and id of each; the id, because a name may be somebody else's by the time of the answer."""
-    rows = (line.partition("\t") for line in docker.docker_list_own(words))
-    return [(name, identity) for name, _, identity in rows]
+def _remove(engine: Engine, what: str, items: list[Item]) -> None:
+    """Remove things by id, because a name may be somebody else's by the time of the answer."""
+    if items:
+        removal = inventory.remove(engine, items[0].kind, [item.identity for item in items])
+        if removal.left:
+            raise DockerError(f"{what} failed: {removal.failure}")

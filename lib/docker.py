@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from claude_bottle.lib import log, run
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import OWNER_LABEL, ROLE_LABEL, SLUG_LABEL, Journal
+from claude_bottle.lib.inventory import CONTAINER, labels
+from claude_bottle.lib.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
+# Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
+_CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
+_ID = re.compile("[0-9a-f]{12,64}")
 HARDENING = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
-def docker_require() -> None:
-    """Fail unless there is a docker client and an engine that answers it (shell: docker_require).
-
-    Raises:
-        BottleError: no docker on PATH, or no engine behind it.
-    """
-    answer = run.query(["info"])
-    if not answer.ok:
-        # Clients of 20.10 say why on stdout, later ones before a last line that says nothing, today's in one line.
-        lines = [*answer.text.splitlines(), *answer.failure.splitlines()]
-        said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
-        raise BottleError("cannot reach the Docker daemon (docker info failed)", said)
-
-
-def docker_step(what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> str:
+def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> str:
     """Run a docker call that changes something, quietly, and return its stdout (shell: docker_step).
 
     Args:
+        engine: to ask.
         what: begins the error line.
         words: docker's arguments.
         stdin: pieces of what it reads; feeding may take long, and a signal ends it: what is fed is a container that is
@@ -40,38 +33,27 @@ def docker_step(what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) ->
         DockerError: it failed; docker's own words are in the message.
         Interrupted: a signal arrived while it was fed.
     """
-    result = run.capture(list(words), stdin=stdin, interruptible=stdin != ())
+    result = engine.capture(list(words), stdin=stdin, interruptible=stdin != ())
     if not result.ok:
         raise DockerError(f"{what} failed: {result.failure}")
     return result.text
 
 
-def docker_container_exists(name: str) -> bool:
-    """Say whether a container has the name; the create call stays the arbiter (shell: docker_container_exists).
+def docker_exists(engine: Engine, kind: str, name: str) -> bool:
+    """Say whether a name is taken; the create call stays the arbiter (shell: docker_container_exists, network_exists).
+
+    Args:
+        engine: to ask.
+        kind: CONTAINER or NETWORK.
+        name: to look for.
 
     Raises:
         DockerError: the engine gave no answer.
     """
-    answer = run.query(["container", "inspect", name])
+    answer = engine.query([kind, "inspect", name])
     if answer.timed_out:
         raise DockerError(answer.failure)
     return answer.ok
-
-
-def docker_list_own(words: list[str]) -> list[str]:
-    """Return docker's lines that begin with a name of ours, sorted (shell: docker_list_own).
-
-    Args:
-        words: of a call that lists names first.
-
-    Raises:
-        DockerError: it failed; docker's own words have been printed, as in the shell.
-    """
-    answer = run.query(words)
-    if not answer.ok:
-        log.write(answer.err if answer.err.endswith(b"\n") else answer.err + b"\n")
-        raise DockerError(f"docker {words[0]} failed")
-    return sorted((line for line in answer.text.split("\n") if line.startswith("claude-bottle-")), key=log.encode)
 
 
 def container_names(base: str) -> Iterator[str]:
@@ -91,10 +73,11 @@ def pinned_taken(name: str) -> BottleError:
     return BottleError(f"container '{name}' already exists (CLAUDE_BOTTLE_CONTAINER)")
 
 
-def docker_pick_container_name(base: str, pinned: str) -> str:
+def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
     """Return the first free name (shell: docker_pick_container_name).
 
     Args:
+        engine: to ask.
         base: the name without a suffix.
         pinned: the name that CLAUDE_BOTTLE_CONTAINER asks for, or an empty text.
 
@@ -103,10 +86,10 @@ def docker_pick_container_name(base: str, pinned: str) -> str:
         DockerError: the engine gave no answer.
     """
     if pinned:
-        if docker_container_exists(pinned):
+        if docker_exists(engine, CONTAINER, pinned):
             raise pinned_taken(pinned)
         return pinned
-    return next(name for name in container_names(base) if not docker_container_exists(name))
+    return next(name for name in container_names(base) if not docker_exists(engine, CONTAINER, name))
 
 
 def is_name_conflict(result: run.Result) -> bool:
@@ -114,24 +97,50 @@ def is_name_conflict(result: run.Result) -> bool:
     return "container name" in result.failure and "already in use" in result.failure
 
 
-def labels(owner: str, slug: str, role: str) -> list[str]:
-    """Return the options that say whose a thing is; it has them from its create call on."""
-    pairs = ((OWNER_LABEL, owner), (SLUG_LABEL, slug), (ROLE_LABEL, role))
-    return [word for name, value in pairs for word in ("--label", f"{name}={value}")]
-
-
-def create_container(journal: Journal, slug: str, role: str, name: str, words: Iterable[str]) -> run.Result:
-    """Create a container under a name that may turn out to be taken; noted before docker is asked.
+def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequence[str]) -> run.Result:
+    """Make a thing on the engine, noted before docker is asked and again when it has answered.
 
     Args:
+        engine: to ask.
+        journal: of the launch.
+        role: of the thing.
+        name: that it is to get; it may turn out to be taken.
+        words: of the call, which prints the thing's id.
+
+    Raises:
+        DockerError: docker says that it is made, but not under which id.
+    """
+    entry = journal.intend(role, name)
+    made = engine.capture(words)
+    if made.ok:
+        identity = made.text.strip()
+        if not _ID.fullmatch(identity):
+            raise DockerError(
+                f"docker {run.call_name(words)} gave no id but '{identity}'", [f"the client is {engine.client}"]
+            )
+        journal.answered(entry, identity)
+    elif made.timed_out or any(word in made.failure for word in _CUT_OFF):
+        journal.lost(entry)
+    else:
+        journal.answered(entry, "")
+    return made
+
+
+def create_container(
+    engine: Engine, journal: Journal, slug: str, role: str, name: str, words: Iterable[str]
+) -> run.Result:
+    """Create a container under a name that may turn out to be taken.
+
+    Args:
+        engine: to ask.
         journal: of the launch.
         slug: of the agent.
         role: AGENT or SIDECAR.
         name: the container's.
         words: the other options, the image and its arguments.
     """
-    journal.intend(role, name)
-    return run.capture(["create", "--name", name, *labels(journal.owner, slug, role), *HARDENING, *words])
+    marks = labels(journal.owner, slug, role)
+    return create(engine, journal, role, name, ["create", "--name", name, *marks, *HARDENING, *words])
 
 
 def image_context() -> Path:
@@ -143,7 +152,7 @@ def image_context() -> Path:
     raise BottleError(f"no Dockerfile beside {lib}: the installation is incomplete")
 
 
-def docker_build_image(tag: str) -> None:
+def docker_build_image(engine: Engine, tag: str) -> None:
     """Build the agent's image (shell: docker_build_image).
 
     Raises:
@@ -151,10 +160,10 @@ def docker_build_image(tag: str) -> None:
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building image {tag}")
-    _build(tag, ["build", "-t", tag, str(image_context())])
+    _build(engine, tag, ["build", "-t", tag, str(image_context())])
 
 
-def docker_build_plain(tag: str) -> int:
+def docker_build_plain(engine: Engine, tag: str) -> int:
     """Build the agent's image, docker's output untouched (shell: cmd_build).
 
     Returns:
@@ -163,14 +172,16 @@ def docker_build_plain(tag: str) -> int:
     Raises:
         Interrupted: a signal stopped it.
     """
-    docker_require()
-    return run.finish(run.foreground(["build", "-t", tag, str(image_context())]))
+    return run.finish(engine.foreground(["build", "-t", tag, str(image_context())]))
 
 
-def docker_build_derived(tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Iterable[str]) -> str:
+def docker_build_derived(
+    engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Iterable[str]
+) -> str:
     """Build the base image plus the working directory (shell: docker_build_derived).
 
     Args:
+        engine: to ask.
         tag: the derived image's.
         base: the image it starts from.
         home: the home folder inside.
@@ -187,12 +198,12 @@ def docker_build_derived(tag: str, base: str, home: str, cwd: str, id_file: Path
     """
     log.log_info(f"building derived image {tag} from {cwd}")
     text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    _build(tag, ["build", "-t", tag, "--iidfile", str(id_file), *marks, "-f", "-", cwd], text)
+    _build(engine, tag, ["build", "-t", tag, "--iidfile", str(id_file), *marks, "-f", "-", cwd], text)
     return id_file.read_text().strip()
 
 
-def _build(tag: str, words: list[str], dockerfile: str = "") -> None:
-    result = run.stream(words, stdin=log.encode(dockerfile))
+def _build(engine: Engine, tag: str, words: list[str], dockerfile: str = "") -> None:
+    result = engine.stream(words, stdin=log.encode(dockerfile))
     if not result.ok:
         hints = [result.failure] if result.timed_out else []
         raise DockerError(f"docker build failed ({tag})", hints)

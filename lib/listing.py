@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from claude_bottle.lib import docker, log
-from claude_bottle.lib.journal import ROLE_LABEL, SIDECAR
+import os
+
+from claude_bottle.lib import inventory, log
+from claude_bottle.lib.engine import docker_require
+from claude_bottle.lib.inventory import CONTAINER, SIDECAR, Item
 from claude_bottle.lib.manifest import manifest_load
 from claude_bottle.lib.pipelock import pipelock_container_name
-
-ACTIVE_FORMAT = f'{{{{.Names}}}}\t{{{{.Image}}}}\t{{{{.Status}}}}\t{{{{.Label "{ROLE_LABEL}"}}}}'
 
 
 def list_agents(cwd: str, home: str) -> int:
@@ -30,16 +31,14 @@ def list_active() -> int:
     Raises:
         BottleError: docker gave no answer.
     """
-    docker.docker_require()
-    rows = (line.split("\t") for line in docker.docker_list_own(["ps", "--format", ACTIVE_FORMAT]))
-    active = [row[:3] for row in rows if not _is_sidecar(row[0], row[-1])]
+    active = [item for item in inventory.ours(docker_require(os.environ), CONTAINER) if not _is_sidecar(item)]
     if not active:
         log.log_info("no active containers")
-    for row in active:
-        log.data_line("\t".join(row))
+    for item in active:
+        log.data_line("\t".join((item.name, item.image or item.shown_image, item.status)))
     return 0
 
 
-def _is_sidecar(name: str, role: str) -> bool:
+def _is_sidecar(item: Item) -> bool:
     """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
-    return role == SIDECAR if role else name.startswith(pipelock_container_name(""))
+    return item.role == SIDECAR if item.role else item.name.startswith(pipelock_container_name(""))

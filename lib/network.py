@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from claude_bottle.lib import docker, log, run
+from claude_bottle.lib import docker, log
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import EGRESS, INTERNAL, Journal
+from claude_bottle.lib.inventory import EGRESS, INTERNAL, NETWORK, labels
+from claude_bottle.lib.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.
@@ -23,7 +25,7 @@ def network_egress_name_for_slug(slug: str) -> str:
     return f"claude-bottle-egress-{slug}"
 
 
-def network_create_internal(journal: Journal, slug: str) -> str:
+def network_create_internal(engine: Engine, journal: Journal, slug: str) -> str:
     """Create the network that the bottle sits on (shell: network_create_internal).
 
     Returns:
@@ -32,10 +34,10 @@ def network_create_internal(journal: Journal, slug: str) -> str:
     Raises:
         BottleError: docker refused, or every name is taken.
     """
-    return _network_create(journal, slug, INTERNAL, network_name_for_slug(slug), SEALED)
+    return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), SEALED)
 
 
-def network_create_egress(journal: Journal, slug: str) -> str:
+def network_create_egress(engine: Engine, journal: Journal, slug: str) -> str:
     """Create the network that the sidecar reaches out through (shell: network_create_egress).
 
     Returns:
@@ -44,23 +46,22 @@ def network_create_egress(journal: Journal, slug: str) -> str:
     Raises:
         BottleError: docker refused, or every name is taken.
     """
-    return _network_create(journal, slug, EGRESS, network_egress_name_for_slug(slug), ())
+    return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), ())
 
 
-def _network_create(journal: Journal, slug: str, role: str, base: str, options: Sequence[str]) -> str:
+def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, options: Sequence[str]) -> str:
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        if _network_exists(name):
+        if docker.docker_exists(engine, NETWORK, name):
             continue
         log.log_info(f"creating network {name}")
-        journal.intend(role, name)
-        marks = docker.labels(journal.owner, slug, role)
-        made = run.capture(["network", "create", *options, *marks, name])
+        marks = labels(journal.owner, slug, role)
+        made = docker.create(engine, journal, role, name, ["network", "create", *options, *marks, name])
         if made.ok:
             identity = made.text.strip()
-            if _is_first_of_its_name(name, identity):
+            if _is_first_of_its_name(engine, name, identity):
                 return identity
-            docker.docker_step("docker network rm", ["network", "rm", identity])
+            docker.docker_step(engine, "docker network rm", ["network", "rm", identity])
         elif "already exists" not in made.failure:
             raise DockerError(f"docker network create failed: {made.failure}", _help(made.failure))
     raise BottleError(f"no free network name for '{base}'")
@@ -72,17 +73,10 @@ def _help(failure: str) -> list[str]:
     return []
 
 
-def _network_exists(name: str) -> bool:
-    answer = run.query(["network", "inspect", name])
-    if answer.timed_out:
-        raise DockerError(answer.failure)
-    return answer.ok
-
-
-def _is_first_of_its_name(name: str, identity: str) -> bool:
+def _is_first_of_its_name(engine: Engine, name: str, identity: str) -> bool:
     """Say whether a network keeps its name: engines give two creates of one moment the same, and the older has it."""
-    same = run.query(["network", "ls", "-q", "--no-trunc", "--filter", f"name=^{name}$"]).text.split()
+    same = engine.query(["network", "ls", "-q", "--no-trunc", "--filter", f"name=^{name}$"]).text.split()
     if len(same) < 2:
         return True
-    ages = run.query(["network", "inspect", "--format", "{{.Created}} {{.Id}}", *same]).text.splitlines()
+    ages = engine.query(["network", "inspect", "--format", "{{.Created}} {{.Id}}", *same]).text.splitlines()
     return not ages or min(ages).endswith(identity)

@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 
-from claude_bottle.lib import docker, log, pipelock_hosts, run, tarstream, wait
+from claude_bottle.lib import docker, log, pipelock_hosts, tarstream, wait
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import SIDECAR, Journal
+from claude_bottle.lib.inventory import CONTAINER, SIDECAR
+from claude_bottle.lib.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
 HEALTHY_SECONDS = 30.0
@@ -110,22 +112,24 @@ def _exclusions(hosts: Sequence[str]) -> str:
     return "    subdomain_entropy_exclusions:\n" + _items(excluded, "      ") if excluded else ""
 
 
-def pipelock_pull(image: str) -> None:
+def pipelock_pull(engine: Engine, image: str) -> None:
     """Fetch the sidecar's image unless the engine has it; docker shows its progress.
 
     Raises:
         DockerError: it cannot be had.
         Interrupted: a signal stopped it.
     """
-    if run.query(["image", "inspect", image]).ok:
+    if engine.query(["image", "inspect", image]).ok:
         return
     log.log_info(f"pulling image {image}")
-    result = run.stream(["pull", image], quiet_errors=True)
+    result = engine.stream(["pull", image], quiet_errors=True)
     if not result.ok:
         raise DockerError(f"pipelock: docker create failed: {result.failure}")
 
 
-def pipelock_create(journal: Journal, slug: str, network: str, image: str, port: str) -> tuple[str, str]:
+def pipelock_create(
+    engine: Engine, journal: Journal, slug: str, network: str, image: str, port: str
+) -> tuple[str, str]:
     """Create the sidecar under the first free name.
 
     Returns:
@@ -137,10 +141,10 @@ def pipelock_create(journal: Journal, slug: str, network: str, image: str, port:
     words = ["--network", network, "--network-alias", ALIAS, "--pull", "never", image]
     words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
-        if docker.docker_container_exists(name):
+        if docker.docker_exists(engine, CONTAINER, name):
             continue
         log.log_info(f"starting pipelock {name}")
-        made = docker.create_container(journal, slug, SIDECAR, name, words)
+        made = docker.create_container(engine, journal, slug, SIDECAR, name, words)
         if made.ok:
             return name, made.text.strip()
         if not docker.is_name_conflict(made):
@@ -148,10 +152,11 @@ def pipelock_create(journal: Journal, slug: str, network: str, image: str, port:
     raise AssertionError("container_names ends with an error")
 
 
-def pipelock_start(sidecar: str, egress: str, yaml: str, port: str) -> None:
+def pipelock_start(engine: Engine, sidecar: str, egress: str, yaml: str, port: str) -> None:
     """Configure, connect and start the sidecar, and wait until it is healthy (shell: pipelock_start).
 
     Args:
+        engine: to ask.
         sidecar: its id.
         egress: the egress network's id.
         yaml: its configuration.
@@ -162,27 +167,26 @@ def pipelock_start(sidecar: str, egress: str, yaml: str, port: str) -> None:
         Interrupted: a signal arrived meanwhile.
     """
     config = [*tarstream.member("pipelock.yaml", log.encode(yaml), owner=0), tarstream.END]
-    docker.docker_step("pipelock: docker cp", ["cp", "-", f"{sidecar}:/etc"], config)
-    docker.docker_step("pipelock: docker network connect", ["network", "connect", egress, sidecar])
-    docker.docker_step("pipelock: docker start", ["start", sidecar])
-    _await_health(sidecar, port)
+    docker.docker_step(engine, "pipelock: docker cp", ["cp", "-", f"{sidecar}:/etc"], config)
+    docker.docker_step(engine, "pipelock: docker network connect", ["network", "connect", egress, sidecar])
+    docker.docker_step(engine, "pipelock: docker start", ["start", sidecar])
+    _await_health(engine, sidecar, port)
 
 
-def _await_health(sidecar: str, port: str) -> None:
+def _await_health(engine: Engine, sidecar: str, port: str) -> None:
     deadline = time.monotonic() + HEALTHY_SECONDS
     while time.monotonic() < deadline:
-        look = run.query(["exec", sidecar, "/pipelock", "healthcheck", "--addr", f"127.0.0.1:{port}"])
+        look = engine.query(["exec", sidecar, "/pipelock", "healthcheck", "--addr", f"127.0.0.1:{port}"])
         if look.ok:
             return
         if "is not running" in look.failure:
-            raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(sidecar))
-        pause = time.monotonic() + POLL_SECONDS
-        while time.monotonic() < pause:
-            wait.check_signals()
-            wait.wait_for(deadline=pause)
-    raise DockerError(f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(sidecar))
+            raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(engine, sidecar))
+        wait.pause(POLL_SECONDS, interruptible=True)
+    raise DockerError(
+        f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(engine, sidecar)
+    )
 
 
-def _last_words(sidecar: str) -> list[str]:
-    said = run.query(["logs", "--tail", str(LOG_LINES), sidecar])
+def _last_words(engine: Engine, sidecar: str) -> list[str]:
+    said = engine.query(["logs", "--tail", str(LOG_LINES), sidecar])
     return (said.text + "\n" + said.failure).strip().splitlines()[-LOG_LINES:]

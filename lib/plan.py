@@ -18,6 +18,7 @@ from claude_bottle.lib import (
     ssh,
     terminal,
 )
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.summary import Summary
@@ -116,10 +117,11 @@ class Plan:
         )
 
 
-def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
+def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
     """Look at everything a start depends on, in the shell's order (contract section 6, 2 to 6).
 
     Args:
+        engine: that answered.
         request: the command line.
         environ: the caller's environment.
         cwd: the caller's working directory, symlinks kept.
@@ -128,7 +130,6 @@ def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
         BottleError: whatever is wrong with it; nothing has been made.
     """
     settings = env.read_settings(environ)
-    docker.docker_require()
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
     found = manifest.manifest_load(cwd, settings.host_home)
@@ -143,7 +144,7 @@ def make_plan(request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
         slugged = slug.agent_slug(agent)
     if not gathered:  # the engine is asked about names only where the agent could have one
         with gathered:
-            container = docker.docker_pick_container_name(f"claude-bottle-{slugged}", settings.pinned_container)
+            container = docker.docker_pick_container_name(engine, f"claude-bottle-{slugged}", settings.pinned_container)
     names = manifest.manifest_agent_skills(found, agent)
     with gathered:
         skills.skills_check(settings.host_home, names)

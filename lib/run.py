@@ -1,22 +1,22 @@
 """The one gateway through which processes start; the only module that knows plumbum.
 
-Three ways to run docker: ``capture`` for calls whose words we read, ``stream`` for long ones whose output the user
-watches, ``foreground`` for the session that owns the terminal. A failure is data here; what it means is the caller's.
+Three ways to run a program: ``capture`` for calls whose words we read, ``stream`` for long ones whose output the user
+watches, ``foreground`` for what owns the terminal. A failure is data here; what it means is the caller's. Docker is
+called through an ``Engine``, which says which client runs and with which environment.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from claude_bottle.lib import log, wait
 from claude_bottle.lib.env import TOKEN_VARIABLE
-from claude_bottle.lib.errors import BottleError
 
 QUERY_SECONDS = 10.0
 CHANGE_SECONDS = 60.0
@@ -25,6 +25,7 @@ STOP_SECONDS = 5.0
 CHUNK = 65536
 
 Process = subprocess.Popen[bytes]
+Check = Callable[[], float]  # may raise, and returns a time of ``time.monotonic()``
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,6 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape").rstrip("\n")
 
 
-def find_docker() -> str:
-    """Return the path of the docker client.
-
-    Raises:
-        BottleError: there is none on PATH.
-    """
-    path = shutil.which("docker", path=os.environ.get("PATH", ""))
-    if path is None:
-        raise BottleError("docker not found on PATH")
-    return path
-
-
 def child_env() -> dict[str, str]:
     """Return the environment of a child: the caller's own, less the token, which no child needs."""
     return {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
@@ -101,26 +90,43 @@ def _cwd() -> str:
         return "/"
 
 
+def uninterrupted() -> float:
+    """Let nothing end a call before its time; a ``Check``."""
+    return math.inf
+
+
+def on_signal() -> float:
+    """End a call when a stopping signal arrives; a ``Check``.
+
+    Raises:
+        Interrupted: it has arrived.
+    """
+    wait.check_signals()
+    return math.inf
+
+
 def load() -> None:
     """Import what starting a process needs, so that a teardown cannot fail for want of a file."""
     import plumbum  # noqa: F401
 
 
-def spawn(program: str, words: Sequence[str], **how: Any) -> Process:
+def spawn(program: str, words: Sequence[str], env: Mapping[str, str] | None = None, **how: Any) -> Process:
     """Start a process with this gateway's environment.
 
     Args:
         program: path of the program.
         words: its arguments.
+        env: its whole environment, if not ``child_env()``.
         how: as for ``subprocess.Popen``; plumbum's ``new_session`` too.
     """
     from plumbum import LocalPath, local
 
     assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
     wait.wakeup_install()
-    local.env.pop(TOKEN_VARIABLE, "")  # plumbum lays our environment over a copy that it took at its import
+    local.env.clear()  # plumbum lays our environment over a copy that it took at its import
     command = local[LocalPath(os.path.abspath(program))]  # a path, since for a text plumbum asks for the cwd
-    process: Any = command[tuple(words)].popen(**{"env": child_env(), "cwd": _cwd(), **how})
+    whole = child_env() if env is None else env
+    process: Any = command[tuple(words)].popen(**{"env": whole, "cwd": _cwd(), **how})
     for watcher in _watcher:
         watcher.started(process.pid)
     return cast(Process, process)
@@ -220,38 +226,38 @@ class _Pipes:
 
 
 def capture(
+    program: str,
     words: Sequence[str],
+    env: Mapping[str, str],
     *,
-    seconds: float = CHANGE_SECONDS,
-    stdin: Iterable[bytes] = (),
-    interruptible: bool = False,
+    seconds: float,
+    stdin: Iterable[bytes],
+    check: Check,
 ) -> Result:
     """Run docker detached from the terminal and return what it said.
 
     In a session of its own, so that a Ctrl-C cannot cut a create in half.
 
     Args:
+        program: path of the docker client.
         words: docker's arguments.
+        env: the call's whole environment.
         seconds: the longest it may be silent; what it did not finish by then it is made to stop.
         stdin: pieces of what it reads.
-        interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
-            removed then.
-
-    Raises:
-        BottleError: no docker on PATH.
-        Interrupted: a stopping signal arrived (only with ``interruptible``).
+        check: called before each wait. It may end the call by raising, and returns when to call it again at the latest.
     """
     inherited = tuple(fd for watcher in _watcher for fd in watcher.inherited)
     process = spawn(
-        find_docker(),
+        program,
         words,
+        env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         new_session=True,
         pass_fds=inherited,
     )
-    return _converse(words, process, stdin, seconds, interruptible=interruptible)
+    return _converse(words, process, stdin, seconds, check)
 
 
 def _converse(
@@ -259,8 +265,7 @@ def _converse(
     process: Process,
     stdin: Iterable[bytes],
     seconds: float,
-    *,
-    interruptible: bool,
+    check: Check,
     heard: Callable[[_Pipes], None] = lambda pipes: None,
 ) -> Result:
     """Feed a process and take what it says until it ends; it is ended where that fails, or where it falls silent."""
@@ -268,9 +273,7 @@ def _converse(
     deadline = time.monotonic() + seconds
     try:
         while (pipes.open or process.poll() is None) and time.monotonic() < deadline:
-            if interruptible:
-                wait.check_signals()
-            if pipes.turn(deadline):
+            if pipes.turn(min(deadline, check())):
                 deadline = time.monotonic() + seconds
                 heard(pipes)
         timed_out = process.poll() is None
@@ -296,26 +299,22 @@ def call_name(words: Sequence[str]) -> str:
     return " ".join(words[:2] if words[0] in groups else words[:1])
 
 
-def query(words: Sequence[str]) -> Result:
-    """Run a docker call that changes nothing; it is short, and a signal ends it."""
-    return capture(words, seconds=QUERY_SECONDS, interruptible=True)
-
-
-def stream(words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = False) -> Result:
+def stream(program: str, words: Sequence[str], env: Mapping[str, str], *, stdin: bytes, quiet_errors: bool) -> Result:
     """Run a long docker call and let the user watch: all its output goes to our stderr.
 
     It stays in our process group, where Ctrl-C reaches it.
 
     Args:
+        program: path of the docker client.
         words: docker's arguments.
+        env: the call's whole environment.
         stdin: what it reads.
         quiet_errors: keep its stderr for the result's ``err`` alone.
 
     Raises:
-        BottleError: no docker on PATH.
         Interrupted: a stopping signal arrived; the process has been ended.
     """
-    process = spawn(find_docker(), words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = spawn(program, words, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def show(pipes: _Pipes) -> None:
         for fd, taken in pipes.taken.items():
@@ -323,19 +322,7 @@ def stream(words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = Fal
                 log.write(b"".join(taken))
                 taken.clear()
 
-    return _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, interruptible=True, heard=show)
-
-
-def foreground(words: Sequence[str]) -> Process:
-    """Start docker with our own three streams, in our process group: it has the terminal.
-
-    Args:
-        words: docker's arguments.
-
-    Raises:
-        BottleError: no docker on PATH.
-    """
-    return spawn(find_docker(), words, stdin=None, stdout=None, stderr=None)
+    return _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, on_signal, show)
 
 
 def finish(process: Process) -> int:

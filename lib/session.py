@@ -6,12 +6,13 @@ import os
 
 from claude_bottle.lib import docker, env_resolve, log, run, terminal
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.plan import Plan
 
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 
 
-def feed_values(container: str, secrets: env_resolve.Secrets) -> None:
+def feed_values(engine: Engine, container: str, secrets: env_resolve.Secrets) -> None:
     """Put the secret values where only the session's first process finds them: a file in memory, read once.
 
     An ``exec -e`` would pass them through a file on the engine's disk.
@@ -22,7 +23,7 @@ def feed_values(container: str, secrets: env_resolve.Secrets) -> None:
     payload = secrets.payload()
     if payload:
         words = ["exec", "-i", container, "sh", "-c", f"umask 077; cat >{VALUES_FILE}"]
-        docker.docker_step("docker exec", words, [payload])
+        docker.docker_step(engine, "docker exec", words, [payload])
 
 
 def claude_words(plan: Plan) -> list[str]:
@@ -54,10 +55,11 @@ def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(plan: Plan, container: str, name: str) -> int:
+def attach(engine: Engine, plan: Plan, container: str, name: str) -> int:
     """Run the session in the foreground (shell: attach).
 
     Args:
+        engine: to ask.
         plan: of the start.
         container: the agent's id.
         name: its name, for the message.
@@ -73,6 +75,6 @@ def attach(plan: Plan, container: str, name: str) -> int:
     if on_terminal:
         terminal.tty_save()
     try:
-        return run.finish(run.foreground(session_words(plan, container, on_terminal)))
+        return run.finish(engine.foreground(session_words(plan, container, on_terminal)))
     finally:
         terminal.tty_restore()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from claude_bottle.lib import docker, log, run, ssh, ssh_key, wait
+from claude_bottle.lib import docker, log, ssh, ssh_key, wait
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.plan import Plan
@@ -15,10 +16,11 @@ _AWAIT_SOCKET = 'for try in $(seq 50); do [ -S "$1" ] && exit 0; sleep 0.1; done
 _WRITE_FILE = 'umask 077; mkdir -p "$1" && cat >"$1/$2" && chmod 600 "$1/$2"'
 
 
-def ssh_setup(plan: Plan, container: str, name: str, sidecar: str) -> None:
+def ssh_setup(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) -> None:
     """Load the bottle's keys and write node's ssh files; nothing without entries (shell: ssh_setup).
 
     Args:
+        engine: to ask.
         plan: of the start.
         container: the agent's id; it runs.
         name: its name, for the message.
@@ -31,32 +33,32 @@ def ssh_setup(plan: Plan, container: str, name: str, sidecar: str) -> None:
     if not plan.ssh:
         return
     log.log_info(f"setting up ssh in {name}")
-    docker.docker_step("ssh setup", ["exec", "-u", "root", container, "ssh-agent", "-a", AGENT_SOCKET])
+    docker.docker_step(engine, "ssh setup", ["exec", "-u", "root", container, "ssh-agent", "-a", AGENT_SOCKET])
     for entry in plan.ssh:
         wait.check_signals()
-        _add_key(container, entry, ssh.ssh_key_path(plan.cwd, plan.settings.host_home, entry.identity_file))
-    _bridge_agent(container)
+        _add_key(engine, container, entry, ssh.ssh_key_path(plan.cwd, plan.settings.host_home, entry.identity_file))
+    _bridge_agent(engine, container)
     folder = f"{plan.settings.bottle_home}/.ssh"
-    _write_node_file(container, folder, "config", ssh_config(plan.ssh, sidecar, plan.settings.pipelock_port))
-    _write_node_file(container, folder, "known_hosts", ssh_known_hosts(plan.ssh))
+    _write_node_file(engine, container, folder, "config", ssh_config(plan.ssh, sidecar, plan.settings.pipelock_port))
+    _write_node_file(engine, container, folder, "known_hosts", ssh_known_hosts(plan.ssh))
 
 
-def _add_key(container: str, entry: SshEntry, path: str) -> None:
+def _add_key(engine: Engine, container: str, entry: SshEntry, path: str) -> None:
     """Hand a key to the agent on stdin, so that no file in the bottle ever holds it (shell: ssh_add_key)."""
     key = ssh_key.ssh_read_key(entry.host, path)
     words = ["exec", "-i", "-u", "root", "-e", f"SSH_AUTH_SOCK={AGENT_SOCKET}", container, "ssh-add", "-q", "-"]
-    if not run.capture(words, stdin=[key]).ok:
+    if not engine.capture(words, stdin=[key]).ok:
         raise BottleError(
             f"ssh key for host '{entry.host}' could not be added (passphrase-protected keys are not supported)"
         )
 
 
-def _bridge_agent(container: str) -> None:
+def _bridge_agent(engine: Engine, container: str) -> None:
     """Let node reach the agent, which answers its own uid only (shell: ssh_bridge_agent)."""
     listen, connect = f"UNIX-LISTEN:{PUBLIC_SOCKET},fork,mode=666", f"UNIX-CONNECT:{AGENT_SOCKET}"
-    docker.docker_step("ssh setup", ["exec", "-d", "-u", "root", container, "socat", listen, connect])
+    docker.docker_step(engine, "ssh setup", ["exec", "-d", "-u", "root", container, "socat", listen, connect])
     words = ["exec", "-u", "root", container, "sh", "-c", _AWAIT_SOCKET, "sh", PUBLIC_SOCKET]
-    docker.docker_step("ssh setup: the agent's public socket", words)
+    docker.docker_step(engine, "ssh setup: the agent's public socket", words)
 
 
 def ssh_config(entries: tuple[SshEntry, ...], sidecar: str, port: str) -> str:
@@ -90,8 +92,8 @@ def _known_name(entry: SshEntry) -> str:
     return entry.hostname if entry.port.lstrip("0") == "22" else f"[{entry.hostname}]:{entry.port}"
 
 
-def _write_node_file(container: str, folder: str, name: str, text: str) -> None:
+def _write_node_file(engine: Engine, container: str, folder: str, name: str, text: str) -> None:
     """Write one of node's ssh files, mode 600; an empty text writes nothing (shell: ssh_write_node_file)."""
     if text:
         words = ["exec", "-i", "-u", "node", container, "sh", "-c", _WRITE_FILE, "sh", folder, name]
-        docker.docker_step("ssh setup", words, [log.encode(text)])
+        docker.docker_step(engine, "ssh setup", words, [log.encode(text)])

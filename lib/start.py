@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from claude_bottle.lib import cleanup, env_resolve, log, plan, run, session, stage, steps, terminal, wait
-from claude_bottle.lib.journal import new_owner
-from claude_bottle.lib.reaper import Reaper
+from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.journal import new_launch
+from claude_bottle.lib.reaper import PATIENCE_SECONDS, Reaper
 
 
 def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
@@ -25,25 +26,32 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     Raises:
         BottleError: the plan is at fault; nothing has been made.
     """
-    planned = plan.make_plan(request, os.environ, cwd)
+    engine = docker_require(os.environ)
+    planned = plan.make_plan(engine, request, os.environ, cwd)
     run.load()
-    reaper = Reaper(new_owner())
+    reaper = Reaper(engine, new_launch())
     run.watch(reaper)
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
     try:
-        status = _launch(planned, reaper)
+        status = _launch(engine, planned, reaper)
     except Exception as problem:
         status = report(problem)
     finally:
-        if not cleanup.cleanup_all(reaper.journal):
+        remains = cleanup.cleanup_all(engine, reaper.journal)
+        if remains.left:
             status = status or 1
-        reaper.dismiss()
+        if remains.final:
+            reaper.dismiss()
+        else:
+            reaper.hand_over()
+            minutes = PATIENCE_SECONDS / 60
+            log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
     return status if number is None else 128 + number
 
 
-def _launch(planned: plan.Plan, reaper: Reaper) -> int:
+def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
@@ -57,10 +65,10 @@ def _launch(planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
-    made = steps.run_steps(steps.Launch(planned, reaper.journal, staged))["agent"]
-    session.feed_values(made.identity, secrets)
+    made = steps.run_steps(steps.Launch(engine, planned, reaper.journal, staged))["agent"]
+    session.feed_values(engine, made.identity, secrets)
     wait.check_signals()
-    return session.attach(planned, made.identity, made.name)
+    return session.attach(engine, planned, made.identity, made.name)
 
 
 def _ask(name: str, question: str) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from claude_bottle.lib import agent as agent_container
 from claude_bottle.lib import docker, log, network, pipelock, run, ssh_setup, wait
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
-from claude_bottle.lib.journal import WORKSPACE, Journal
+from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.plan import Plan
 
 
@@ -21,6 +22,7 @@ from claude_bottle.lib.plan import Plan
 class Launch:
     """What every step may read."""
 
+    engine: Engine
     plan: Plan
     journal: Journal
     stage: Path
@@ -46,7 +48,7 @@ class Step:
 def build(launch: Launch) -> Made:
     """Build the image."""
     image = launch.plan.settings.image
-    docker.docker_build_image(image)
+    docker.docker_build_image(launch.engine, image)
     return Made(image, image)
 
 
@@ -56,28 +58,24 @@ def build_workspace(launch: Launch, image: Made) -> Made:
     if not plan.request.with_cwd:
         return image
     tag = plan.derived_image
-    if plan.settings.derived_image:  # the user named it, so the user keeps it
-        marks = []
-    else:
-        launch.journal.intend(WORKSPACE, tag)
-        marks = docker.labels(launch.journal.owner, plan.slug, WORKSPACE)
+    marks: list[str] = []
     home, id_file = plan.settings.bottle_home, launch.stage / "image-id"
-    return Made(docker.docker_build_derived(tag, image.identity, home, plan.cwd, id_file, marks), tag)
+    return Made(docker.docker_build_derived(launch.engine, tag, image.identity, home, plan.cwd, id_file, marks), tag)
 
 
 def create_internal(launch: Launch) -> Made:
     """Make the bottle's own network."""
-    return Made(network.network_create_internal(launch.journal, launch.plan.slug))
+    return Made(network.network_create_internal(launch.engine, launch.journal, launch.plan.slug))
 
 
 def create_egress(launch: Launch) -> Made:
     """Make the sidecar's way out."""
-    return Made(network.network_create_egress(launch.journal, launch.plan.slug))
+    return Made(network.network_create_egress(launch.engine, launch.journal, launch.plan.slug))
 
 
 def pull_sidecar(launch: Launch) -> Made:
     """Have the sidecar's image."""
-    pipelock.pipelock_pull(launch.plan.settings.pipelock_image)
+    pipelock.pipelock_pull(launch.engine, launch.plan.settings.pipelock_image)
     return Made(launch.plan.settings.pipelock_image)
 
 
@@ -86,9 +84,9 @@ def start_sidecar(launch: Launch, internal: Made, egress: Made, sidecar_image: M
     plan = launch.plan
     port = plan.settings.pipelock_port
     name, identity = pipelock.pipelock_create(
-        launch.journal, plan.slug, internal.identity, sidecar_image.identity, port
+        launch.engine, launch.journal, plan.slug, internal.identity, sidecar_image.identity, port
     )
-    pipelock.pipelock_start(identity, egress.identity, plan.yaml, port)
+    pipelock.pipelock_start(launch.engine, identity, egress.identity, plan.yaml, port)
     return Made(identity, name)
 
 
@@ -96,7 +94,7 @@ def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) 
     """Have a running bottle with everything in it, but no values yet."""
     made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
-        docker.docker_step("docker rm", ["rm", "-f", "-v", made.identity])
+        docker.docker_step(launch.engine, "docker rm", ["rm", "-f", "-v", made.identity])
         made, started = _try_agent(launch, workspace, internal, sidecar, (), lambda said_before: None)
     if not started.ok:
         raise DockerError(f"docker run failed: {started.failure}")
@@ -114,30 +112,32 @@ def _try_agent(
     plan = launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
     options = agent_container.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
-    name, identity = agent_container.agent_create(launch.journal, plan, [*options, *extra], workspace.identity, say)
-    agent_container.copy_seed(plan, identity, name, say)
-    late = agent_container.skills_in_image(plan, identity)  # nothing can be removed before the start
+    name, identity = agent_container.agent_create(
+        launch.engine, launch.journal, plan, [*options, *extra], workspace.identity, say
+    )
+    agent_container.copy_seed(launch.engine, plan, identity, name, say)
+    late = agent_container.skills_in_image(launch.engine, plan, identity)  # nothing can be removed before the start
     if not late:
-        agent_container.copy_skills(plan, identity, name, say)
-    agent_container.copy_session_program(identity)
-    agent_container.mend_dockerignore(plan, identity)
-    started = agent_container.agent_start(identity)
+        agent_container.copy_skills(launch.engine, plan, identity, name, say)
+    agent_container.copy_session_program(launch.engine, identity)
+    agent_container.mend_dockerignore(launch.engine, plan, identity)
+    started = agent_container.agent_start(launch.engine, identity)
     if late and started.ok:
-        agent_container.remove_skills(plan, identity)
-        agent_container.copy_skills(plan, identity, name, say)
+        agent_container.remove_skills(launch.engine, plan, identity)
+        agent_container.copy_skills(launch.engine, plan, identity, name, say)
     return Made(identity, name), started
 
 
 def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:
     """Have ssh work in the bottle, if it has entries."""
     host = pipelock.pipelock_host(sidecar.name)
-    ssh_setup.ssh_setup(launch.plan, agent.identity, agent.name, host)
+    ssh_setup.ssh_setup(launch.engine, launch.plan, agent.identity, agent.name, host)
     return agent
 
 
 def copy_git(launch: Launch, agent: Made) -> Made:
     """Have the workspace's .git in the bottle, if there is one."""
-    agent_container.copy_git(launch.plan, agent.identity, agent.name)
+    agent_container.copy_git(launch.engine, launch.plan, agent.identity, agent.name)
     return agent
 
 

@@ -63,6 +63,30 @@ def test_cleanup_removes_by_id(tmp_path: Path, env: dict[str, str]) -> None:
     assert not any("claude-bottle" in word for words in fake.argvs() if "rm" in words for word in words)
 
 
+def test_a_pinned_bottle_is_listed_and_removed(tmp_path: Path, env: dict[str, str]) -> None:
+    labels = {"claude-bottle.owner": "o", "claude-bottle.role": "agent"}
+    boxes = [{"name": "mybox", "image": "i:1", "labels": labels}, {"name": "another"}]
+    fake = FakeDocker(tmp_path / "engine", {"containers": boxes})
+    env["PATH"] = fake.path()
+    assert [line.split("\t")[0] for line in run(tmp_path, env, "list", "active").stdout.splitlines()] == ["mybox"]
+    child = terminal(tmp_path, env, "cleanup")
+    child.expect_exact("  container mybox\r\n")
+    child.expect_exact("[y/N] ")
+    child.sendline("y")
+    child.expect(pexpect.EOF)
+    assert [box["name"] for box in fake.containers()] == ["another"]
+
+
+def test_what_an_earlier_start_left_is_told_once(tmp_path: Path, env: dict[str, str]) -> None:
+    folder = tmp_path / "home" / ".local" / "state" / "claude-bottle" / "notes"
+    folder.mkdir(parents=True)
+    (folder / "1").write_text("could not remove container 'x': stuck\n")
+    write(tmp_path, "{}")
+    first, second = run(tmp_path, env, "list"), run(tmp_path, env, "list")
+    said = "claude-bottle: warning: an earlier start could not remove container 'x': stuck\n"
+    assert said in first.stderr and said not in second.stderr
+
+
 NUMBERS = (
     """{"other": [1.50, 1e400, 123456789012345678901234567890, -0, 1E5], "agents": {"a": {"prompt": "x", "n": 2.0}}}"""
 )

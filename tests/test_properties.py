@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 from claude_bottle.lib import docker, env_resolve, manifest, pipelock_hosts, plan, slug, ssh
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -257,9 +258,12 @@ def lay_out(folder: Path, document: Any) -> str:
     return str(folder)
 
 
+NO_ENGINE = Engine("/nowhere/docker", "", "default", "/nowhere", "")
+
+
 def said_by_start(folder: str) -> str:
     try:
-        plan.make_plan(plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+        plan.make_plan(NO_ENGINE, plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
     except BottleError as problem:
         return f"claude-bottle: error: {problem.message}\n"
     return ""
@@ -270,8 +274,7 @@ def test_the_first_error_is_the_shells() -> None:
     some = drawn(st.lists(st.sampled_from(WRONG), min_size=2, max_size=4), 8)
     documents = [spoilt(faults) for faults in [*neighbours, *some]]
     with TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(docker, "docker_require", lambda: None)
-        patch.setattr(docker, "docker_pick_container_name", lambda base, pinned: base)
+        patch.setattr(docker, "docker_pick_container_name", lambda engine, base, pinned: base)
         folders = [lay_out(Path(scratch, str(index)), value) for index, value in enumerate(documents)]
         theirs = shell(START, b"", scratch, *folders)
         ours = [said_by_start(folder) for folder in folders]

@@ -1,0 +1,185 @@
+"""The engine that a command works with: found once, and then the one that every call of its goes to.
+
+``docker context use``, a changed variable or a relative path must not send a teardown elsewhere: which client runs, and
+what it reads to find its engine, is settled before anything is made, and the reaper gets the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from claude_bottle.lib import run
+from claude_bottle.lib.errors import BottleError
+
+DEFAULT_CONTEXT = "default"
+SHORTEST_SECONDS = 1.0
+_ID_LINE = " ID: "
+_KEPT = ("client", "host", "context", "config", "cert_path", "identity")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Which docker client runs, and which engine it talks to. All paths are absolute.
+
+    Attributes:
+        client: path of the docker client.
+        host: what DOCKER_HOST says; where it is empty the context counts.
+        context: name of the docker context.
+        config: folder of the client's configuration.
+        cert_path: folder of the client's TLS keys, empty for the configuration's own.
+        identity: the id that the engine gave itself; empty before it has been asked.
+        until: when every call is to have ended, in seconds of ``time.monotonic()``.
+        check: called while a call is waited for, in place of looking for signals.
+    """
+
+    client: str
+    host: str
+    context: str
+    config: str
+    cert_path: str
+    identity: str = ""
+    until: float = field(default=math.inf, compare=False)
+    check: run.Check = field(default=run.uninterrupted, compare=False)
+
+    @property
+    def where(self) -> str:
+        """How it is reached, for a message."""
+        return self.host or f"context '{self.context}'"
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of a call."""
+        pinned = {
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONTEXT": "" if self.host else self.context,
+            "DOCKER_CONFIG": self.config,
+            "DOCKER_CERT_PATH": self.cert_path,
+            # The builder of the engine itself: another one may build and load nothing.
+            "BUILDX_BUILDER": DEFAULT_CONTEXT if self.host else self.context,
+        }
+        rest = {name: value for name, value in run.child_env().items() if name not in pinned}
+        return rest | {name: value for name, value in pinned.items() if value}
+
+    def capture(
+        self,
+        words: Sequence[str],
+        *,
+        seconds: float = run.CHANGE_SECONDS,
+        stdin: Iterable[bytes] = (),
+        interruptible: bool = False,
+    ) -> run.Result:
+        """Run docker detached from the terminal and return what it said; see ``run.capture``.
+
+        Args:
+            words: docker's arguments.
+            seconds: the longest it may be silent.
+            stdin: pieces of what it reads.
+            interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
+                removed then.
+        """
+        check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
+        seconds = min(seconds, max(SHORTEST_SECONDS, self.until - time.monotonic()))
+        return run.capture(self.client, words, self.environment(), seconds=seconds, stdin=stdin, check=check)
+
+    def bounded(self, until: float, check: run.Check) -> Engine:
+        """Return the same engine for calls that have one end in common.
+
+        Args:
+            until: seconds of ``time.monotonic()``; a call that begins later has a moment all the same.
+            check: see ``run.capture``.
+        """
+        return replace(self, until=until, check=check)
+
+    def query(self, words: Sequence[str]) -> run.Result:
+        """Run a docker call that changes nothing; it is short, and a signal ends it."""
+        return self.capture(words, seconds=run.QUERY_SECONDS, interruptible=True)
+
+    def stream(self, words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = False) -> run.Result:
+        """Run a long docker call and let the user watch; see ``run.stream``."""
+        return run.stream(self.client, words, self.environment(), stdin=stdin, quiet_errors=quiet_errors)
+
+    def foreground(self, words: Sequence[str]) -> run.Process:
+        """Start docker with our own three streams, in our process group: it has the terminal."""
+        return run.spawn(self.client, words, self.environment(), stdin=None, stdout=None, stderr=None)
+
+    def asked(self) -> Engine:
+        """Return the engine with the id that it has now.
+
+        Raises:
+            BottleError: no engine answers.
+        """
+        answer = self.query(["info"])
+        lines = [*answer.text.splitlines(), *answer.failure.splitlines()]
+        if not answer.ok:
+            # Clients of 20.10 say why on stdout, later ones before a last line that says nothing, today's in one line.
+            said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+            raise BottleError("cannot reach the Docker daemon (docker info failed)", said)
+        ids = [line.removeprefix(_ID_LINE) for line in lines if line.startswith(_ID_LINE)]
+        return replace(self, identity=ids[0].strip() if ids else "")
+
+    def dump(self) -> dict[str, str]:
+        """Return all of it as a line of the journal holds it."""
+        return {name: getattr(self, name) for name in _KEPT}
+
+
+def engine_find(environ: Mapping[str, str]) -> Engine:
+    """Settle which client runs and what it reads, without asking any engine.
+
+    Args:
+        environ: the caller's environment.
+
+    Raises:
+        BottleError: no docker on PATH.
+    """
+    client = shutil.which("docker", path=environ.get("PATH", ""))
+    if client is None:
+        raise BottleError("docker not found on PATH")
+    config = _absolute(environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME") or "/", ".docker"))
+    return Engine(
+        client=os.path.abspath(client),
+        host=_absolute_host(environ.get("DOCKER_HOST", "")),
+        context=environ.get("DOCKER_CONTEXT") or _current_context(config),
+        config=config,
+        cert_path=_absolute(environ.get("DOCKER_CERT_PATH", "")),
+    )
+
+
+def docker_require(environ: Mapping[str, str]) -> Engine:
+    """Fail unless there is a docker client and an engine that answers it (shell: docker_require).
+
+    Args:
+        environ: the caller's environment.
+
+    Returns:
+        The engine, with its id.
+
+    Raises:
+        BottleError: no docker on PATH, or no engine behind it.
+    """
+    return engine_find(environ).asked()
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
+
+
+def _absolute_host(host: str) -> str:
+    scheme, separator, path = host.partition("://")
+    return f"unix://{_absolute(path)}" if separator and scheme == "unix" else host
+
+
+def _current_context(config: str) -> str:
+    """Return the context that the client's configuration names; a file that cannot be read names none."""
+    try:
+        found: Any = json.loads(Path(config, "config.json").read_bytes())
+    except (OSError, ValueError):
+        return DEFAULT_CONTEXT
+    name = found.get("currentContext") if isinstance(found, dict) else None
+    return name if isinstance(name, str) and name else DEFAULT_CONTEXT
