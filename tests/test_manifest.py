@@ -338,6 +338,10 @@ def test_hosts_that_the_sidecar_matches_are_accepted(tmp_path: Path, host: str) 
         'x"\n- "y',
         "10.0.0.0/8",
         "a?",
+        "167772165",
+        "0x0a000005",
+        "012.0.0.5",
+        "10.77.5",
     ],
 )
 def test_hosts_that_it_would_never_match_are_refused(tmp_path: Path, host: str) -> None:
