@@ -150,6 +150,7 @@ def test_reading_and_checking_stop_at_a_signal(monkeypatch: pytest.MonkeyPatch) 
         lambda: schema_check.faults({"agents": {}}),
         lambda: schema_check.unknown_keys({"agents": {}}),
         lambda: problems.nearest("a", ["b"]),
+        lambda: Manifest({"agents": {"a": {}}}),
     )
     for work in works:
         with pytest.raises(Interrupted):
