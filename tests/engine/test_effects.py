@@ -13,7 +13,7 @@ import pytest
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
-from . import sides
+from . import inventory, sides
 from .conftest import TOKEN
 from .observe import Fields
 from .scenarios import ANSWER, FLAG, HOME, OTHER_HOME, SCENARIOS, TOKEN_NAME
@@ -146,7 +146,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Fields, Fi
     folder = tmp_path_factory.mktemp("effects")
     desks = {scenario.name: scenario.desk(folder / scenario.name) for scenario in SCENARIOS}
     with sides.both_launchers(folder) as launchers:
-        shell, port = (sides.run_side(launcher, SCENARIOS, desks) for launcher in launchers)
+        shell = sides.run_side(launchers[0], SCENARIOS, desks)
+        inventory.expected.update(inventory.copied_files())  # the contract's --cwd leaves them
+        port = sides.run_side(launchers[1], SCENARIOS, desks)
     return {name: (shell[name], port[name]) for name in desks}
 
 
