@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -168,6 +169,23 @@ def heard(listener: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def engine_places() -> list[str]:
+    """Return the folders of this machine in which the engine that is asked keeps anything, in memory too."""
+    data = docker("info", "--format", "{{.DockerRootDir}}")
+    root = Path(data).parent / "root"  # scripts/engine gives a later engine one of its own
+    if not root.is_dir():
+        return [data, "/run/docker", "/run/containerd", "/run/claude-bottle-engine", "/tmp/runc-process*"]
+    state = Path("/run", root.parent.name)
+    return [data, str(root / "tmp"), str(state), f"/proc/{(state / 'dockerd.pid').read_text().strip()}/root/run"]
+
+
+def found_on_engine(*values: str) -> list[str]:
+    """Return the files of the engine that hold one of some texts in clear."""
+    folders = [path for place in engine_places() for path in glob.glob(place)]
+    words = ["grep", "-rlaF", *(word for value in values for word in ("-e", value)), *folders]
+    return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.fixture(scope="session")

@@ -75,8 +75,8 @@ DECLARED = [
     Row(
         18,
         "bottle.session.resolv.conf",
-        "nameserver 127.0.0.11\noptions *",
-        "nameserver 127.0.0.11\noptions timeout:1 *",
+        "*nameserver 127.0.0.11\noptions *",
+        "*nameserver 127.0.0.11\noptions timeout:1 *",
     ),
     Row(18, "internal.Options.com.docker.network.bridge.inhibit_ipv4", None, "true"),
     Row(21, f"processes.1000 /usr/bin/perl {SESSION} /run/claude-bottle/environ claude *", None, "1"),
@@ -94,10 +94,12 @@ DECLARED = [
     *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
-    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
 ]
-# Not on a kernel without IPv6; not with BuildKit.
+# Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", None, '["claude-bottle-pipelock"]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.DNSNames", "*", '*"claude-bottle-pipelock"*'),
     Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
     Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
     Row(31, f"bottle.changed.{HOME}/workspace/.dockerignore", None, "C"),

@@ -28,6 +28,7 @@ def in_bottle(box: str, script: str, *words: str) -> object:
     return json.loads(docker("exec", box, "node", "-e", script, *words))
 
 
+@pytest.mark.smoke
 def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scenery: Scenery) -> None:
     done = scene.run("start", "-y", AGENT, "--", "-p", "Say hello.")
     assert done.returncode == 0, done.stderr
@@ -55,6 +56,7 @@ def test_an_allowed_host_answers_and_a_denied_host_hears_nothing(bottle: str, sc
     assert scenery.records("denied") == []
 
 
+@pytest.mark.smoke
 def test_no_direct_way_leads_out_of_a_bottle(bottle: str, scenery: Scenery, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     targets = [scenery.address("sinkhole"), scenery.address("denied"), *host_addresses()]

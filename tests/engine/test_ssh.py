@@ -90,6 +90,7 @@ def as_node(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.smoke
 def test_git_works_over_ssh_and_the_key_stays_out_of_reach(bottle: pexpect.spawn, git_host: GitHost) -> None:
     work = (
         "set -e; git clone -q ssh://forge/home/git/repo.git r; cd r\n"
