@@ -188,24 +188,22 @@ def found_on_engine(*values: str) -> list[str]:
     return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
 
 
-@pytest.fixture(scope="session")
-def engine() -> None:
-    """An engine with compose answers, and has the images that stay."""
+@pytest.fixture(scope="session", autouse=True)
+def sharing() -> Iterator[inventory.Sharing]:
+    """An engine with compose, and whether it is this run's alone; at the end nothing is there that was not before.
+
+    The images that stay are built first.
+    """
     scenery_program.ensure_engine()
+    shared = inventory.Sharing(docker("info", "--format", "{{.ID}}"))
     scenery_program.build_image()
     docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
     docker("build", "-q", "-t", GIT_HOST, str(ROOT / "fixtures" / "images" / "git"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def sharing(engine: None) -> Iterator[inventory.Sharing]:
-    """Whether the engine is this run's alone; at its end there is nothing that was not there at its beginning."""
-    shared = inventory.Sharing(docker("info", "--format", "{{.ID}}"))
     before = inventory.everything()
     yield shared
     left = inventory.new(before, inventory.everything(), shared.alone())
     shared.close()
-    assert left == []
+    assert left == [], "\n".join(left)
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +219,7 @@ def nothing_stays(sharing: inventory.Sharing) -> Iterator[None]:
 
     with contextlib.suppress(AssertionError):  # what remains is named instead
         until(settled, 30)
-    assert left == []
+    assert left == [], "\n".join(left)
 
 
 @pytest.fixture(scope="session")
@@ -230,7 +228,7 @@ def docker_compose_file() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_compose_project_name(engine: None) -> str:
+def docker_compose_project_name(sharing: inventory.Sharing) -> str:
     os.environ[scenery_program.SUBNET_VARIABLE] = scenery_program.free_subnet()
     return PROJECT
 
