@@ -140,7 +140,7 @@ def hostile(sharing: inventory.Sharing, tmp_path_factory: pytest.TempPathFactory
     assert leftovers(desk) == []
     left = inventory.new(before, inventory.everything(), sharing.alone())
     assert left == [], "\n".join(left)
-    assert found_on_engine(CANARY, OUTSIDE, PASSWORD) == []
+    assert found_on_engine(CANARY, OUTSIDE) == []
     shutil.rmtree(folder)
 
 
