@@ -13,7 +13,7 @@ import pytest
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
-from . import sides
+from . import inventory, sides
 from .conftest import TOKEN
 from .observe import Fields
 from .scenarios import ANSWER, FLAG, HOME, OTHER_HOME, SCENARIOS, TOKEN_NAME
@@ -77,8 +77,8 @@ DECLARED = [
     Row(
         18,
         "bottle.session.resolv.conf",
-        "nameserver 127.0.0.11\noptions *",
-        "nameserver 127.0.0.11\noptions timeout:1 *",
+        "*nameserver 127.0.0.11\noptions *",
+        "*nameserver 127.0.0.11\noptions timeout:1 *",
     ),
     Row(18, "internal.Options.com.docker.network.bridge.inhibit_ipv4", None, "true"),
     Row(21, f"processes.1000 /usr/bin/perl -t {SESSION} /run/claude-bottle/environ claude *", None, "1"),
@@ -109,10 +109,12 @@ DECLARED = [
     Row(82, "processes.1000 /sbin/docker-init -- sleep infinity", None, "1"),
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
-    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
 ]
-# Not on a kernel without IPv6; not with BuildKit.
+# Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", None, '["claude-bottle-pipelock"]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.DNSNames", "*", '*"claude-bottle-pipelock"*'),
     Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
     Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
     Row(31, f"bottle.changed.{HOME}/workspace/.dockerignore", None, "C"),
@@ -161,7 +163,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Fields, Fi
     folder = tmp_path_factory.mktemp("effects")
     desks = {scenario.name: scenario.desk(folder / scenario.name) for scenario in SCENARIOS}
     with sides.both_launchers(folder) as launchers:
-        shell, port = (sides.run_side(launcher, SCENARIOS, desks) for launcher in launchers)
+        shell = sides.run_side(launchers[0], SCENARIOS, desks)
+        inventory.expected.update(inventory.copied_files())  # the contract's --cwd leaves them
+        port = sides.run_side(launchers[1], SCENARIOS, desks)
     return {name: (shell[name], port[name]) for name in desks}
 
 
