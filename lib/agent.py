@@ -136,7 +136,13 @@ def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say)
         if not os.path.isdir(source):
             raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
         say(f"copying skill {skill} into {name}:{target}/{skill}")
-        _copy_tree(engine, "copying skill", source, f"{target}/{skill}", container, [target])
+
+        def pieces(source: str = source, skill: str = skill) -> Iterator[bytes]:
+            yield from tarstream.folder(target[1:])
+            files = skills.skills_followed(plan.settings.host_home, skill)
+            yield from tarstream.tree(os.path.realpath(source), f"{target[1:]}/{skill}", files=files)
+
+        _copy(engine, "copying skill", container, pieces())
 
 
 def mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:
