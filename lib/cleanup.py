@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -74,15 +73,9 @@ def _retried(remove: Callable[[], str], kind: str, name: str) -> bool:
         if not failure:
             return True
         if attempt < TRIES - 1:
-            _pause()
+            wait.pause(PAUSE_SECONDS)
     log.log_warn(f"could not remove {kind} '{name}': {failure}")
     return False
-
-
-def _pause() -> None:
-    end = time.monotonic() + PAUSE_SECONDS
-    while time.monotonic() < end:
-        wait.wait_for(deadline=end)
 
 
 def _remove(engine: Engine, owner: str, kind: str, role: str) -> str:

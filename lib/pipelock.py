@@ -179,10 +179,7 @@ def _await_health(engine: Engine, sidecar: str, port: str) -> None:
             return
         if "is not running" in look.failure:
             raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(engine, sidecar))
-        pause = time.monotonic() + POLL_SECONDS
-        while time.monotonic() < pause:
-            wait.check_signals()
-            wait.wait_for(deadline=pause)
+        wait.pause(POLL_SECONDS, interruptible=True)
     raise DockerError(
         f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(engine, sidecar)
     )

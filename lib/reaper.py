@@ -27,6 +27,7 @@ from claude_bottle.lib.journal import Journal
 
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
+POLL_SECONDS = 0.05
 
 
 class Reaper:
@@ -119,7 +120,7 @@ def alive(pid: int) -> bool:
 def await_children(journal: Journal) -> None:
     deadline = time.monotonic() + CHILD_SECONDS
     while any(map(alive, journal.children)) and time.monotonic() < deadline:
-        wait.wait_for(deadline=time.monotonic() + 0.05)
+        wait.pause(POLL_SECONDS)
 
 
 def reap(owner: str, calls: int) -> None:
