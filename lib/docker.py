@@ -159,9 +159,7 @@ def docker_build_plain(engine: Engine, tag: str) -> int:
     return run.finish(engine.foreground(["build", "-t", tag, str(image_context())]))
 
 
-def docker_build_derived(
-    engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Iterable[str]
-) -> str:
+def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path) -> str:
     """Build the base image plus the working directory (shell: docker_build_derived).
 
     Args:
@@ -171,7 +169,6 @@ def docker_build_derived(
         home: the home folder inside.
         cwd: the host's folder.
         id_file: where docker writes the image's id.
-        marks: label options.
 
     Returns:
         The id: two starts of one agent share the tag, so the bottle runs this.
@@ -182,7 +179,7 @@ def docker_build_derived(
     """
     log.log_info(f"building derived image {tag} from {cwd}")
     text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    _build(engine, tag, ["build", "-t", tag, "--iidfile", str(id_file), *marks, "-f", "-", cwd], text)
+    _build(engine, tag, ["build", "-t", tag, "--iidfile", str(id_file), "-f", "-", cwd], text)
     return id_file.read_text().strip()
 
 

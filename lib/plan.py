@@ -13,6 +13,7 @@ from claude_bottle.lib import (
     manifest,
     pipelock,
     pipelock_hosts,
+    project,
     skills,
     slug,
     ssh,
@@ -62,6 +63,8 @@ class Plan:
     hosts: tuple[str, ...]
     prompt: str
     warnings: tuple[str, ...]
+    project: project.Project | None
+    followed: Mapping[str, Mapping[str, str]]
 
     @property
     def dry_run(self) -> bool:
@@ -70,10 +73,6 @@ class Plan:
     @property
     def base_name(self) -> str:
         return f"claude-bottle-{self.slug}"
-
-    @property
-    def derived_image(self) -> str:
-        return self.settings.derived_image_for(self.slug)
 
     @property
     def workspace(self) -> str:
@@ -136,6 +135,9 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     names = manifest.manifest_agent_skills(found, agent)
     with gathered:
         skills.skills_check(settings.host_home, names)
+    workspace = None
+    with gathered:
+        workspace = project.look(cwd) if request.with_cwd else None
     bottle = manifest.manifest_agent_bottle(found, agent)
     dry_run = request.dry_run or settings.dry_run
     keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
@@ -153,7 +155,13 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
         ssh=keys,
         hosts=pipelock_hosts.allowed_hosts(found, bottle, keys),
         prompt=manifest.manifest_agent_prompt(found, agent),
-        warnings=(*found.warnings, *_warnings(request, settings, bottle, entries)),
+        warnings=(
+            *found.warnings,
+            *_warnings(request, settings, bottle, entries),
+            *_workspace_warnings(settings, workspace),
+        ),
+        project=workspace,
+        followed={name: skills.skills_followed(settings.host_home, name) for name in names},
     )
 
 
@@ -200,6 +208,15 @@ def _warnings(
     return said
 
 
+def _workspace_warnings(settings: env.Settings, workspace: project.Project | None) -> list[str]:
+    if workspace is None:
+        return []
+    said = workspace.warnings(settings.host_home)
+    if settings.derived_image:
+        said.append(f"CLAUDE_BOTTLE_DERIVED_IMAGE is set: the engine keeps the project in '{settings.derived_image}'")
+    return said
+
+
 def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
     """Return the values that no file and no argument may hold, the token among them (shell: env_resolve).
 
@@ -222,15 +239,27 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     log.line()
     log.labelled("agent", plan.request.agent)
     log.labelled("image", plan.settings.image)
-    if plan.request.with_cwd:
-        log.labelled("derived image", f"{plan.derived_image} (from {plan.cwd})")
+    if plan.project:
+        _print_project(plan, plan.project)
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
     log.labelled("env (names only)", log.join_words(" ", plan.env_names))
     log.labelled("skills", log.join_words(" ", plan.skills))
+    links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
+    if links:
+        log.labelled("  followed", ", ".join(links))
     log.labelled("bottle", plan.bottle)
     log.labelled("  ssh hosts", log.join_words(", ", [entry.host for entry in plan.ssh]))
     log.labelled("  egress", pipelock_hosts.pipelock_allowlist_summary(plan.hosts))
     log.labelled("prompt", manifest.manifest_prompt_summary(plan.prompt))
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     log.line()
+
+
+def _print_project(plan: Plan, workspace: project.Project) -> None:
+    if plan.settings.derived_image:
+        log.labelled("derived image", f"{plan.settings.derived_image} (from {plan.cwd})")
+    else:
+        log.labelled("workspace", f"{plan.workspace} (from {plan.cwd})")
+    if workspace.left_out:
+        log.labelled("  left out", f"{len(workspace.left_out)} tracked files, by {project.IGNORE}; not deleted to git")

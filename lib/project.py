@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from claude_bottle.lib import dockerignore, git_index
 from claude_bottle.lib.errors import BottleError
@@ -58,12 +58,16 @@ class Project:
         rules: of its .dockerignore.
         git: where its repository is, from the folder on; empty without one.
         refused: where a .git leads that leaves the folder; empty without one.
+        unread: why the repository's index is not read; empty where it is, or not needed.
+        left_out: the tracked files that are there and do not go in, so that git would take them for deleted.
     """
 
     folder: str
     rules: dockerignore.Rules = field(default_factory=dockerignore.Rules)
     git: str = ""
     refused: str = ""
+    unread: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def links(self) -> dict[str, str]:
@@ -83,21 +87,6 @@ class Project:
         inside = bool(self.git) and (path in (GIT, self.git) or path.startswith(f"{self.git}/"))
         return inside, inside or self.git.startswith(f"{path}/")
 
-    def left_out(self) -> list[str]:
-        """Return the tracked files that are there and do not go in, so that git would take them for deleted.
-
-        Raises:
-            ValueError: the index cannot be read.
-        """
-        if not (self.git and self.rules.patterns):
-            return []
-        config = _read(self._path(self.git, "config"), MAX_CONFIG) or b""
-        index = _read(self._path(self.git, "index"), MAX_INDEX)
-        if index is None:
-            return []
-        paths = git_index.tracked(index, 32 if _SHA256.search(config) else 20)
-        return [path for path in paths if not self.choose(path, False)[0] and os.path.lexists(self._path(path))]
-
     def warnings(self, home: str) -> list[str]:
         """Return what the user should know before it goes in.
 
@@ -110,12 +99,9 @@ class Project:
         found = list(self._credentials(home))
         if found:
             said.append(f"the bottle gets what may hold credentials: {', '.join(found)}")
-        try:
-            self.left_out()
-        except ValueError as problem:
-            said.append(
-                f"{GIT}/index is not read ({problem}): tracked files that {IGNORE} leaves out look deleted in the bottle"
-            )
+        if self.unread:
+            what = f"tracked files that {IGNORE} leaves out look deleted in the bottle"
+            said.append(f"{GIT}/index is not read ({self.unread}): {what}")
         return said
 
     def _path(self, *parts: str) -> str:
@@ -188,9 +174,29 @@ def look(folder: str) -> Project:
 
     Raises:
         BottleError: its .dockerignore cannot be read, or docker would not take it.
+        Interrupted: a signal asks to stop.
     """
     git, refused = _git(folder)
-    return Project(folder, _rules(folder), git, refused)
+    found = Project(folder, _rules(folder), git, refused)
+    try:
+        return replace(found, left_out=tuple(left_out(found)))
+    except ValueError as problem:
+        return replace(found, unread=str(problem))
+
+
+def left_out(found: Project) -> Iterator[str]:
+    """Yield the tracked files that are there and stay out, as the index has them now.
+
+    Raises:
+        ValueError: the index cannot be read.
+    """
+    index = _read(os.path.join(found.folder, found.git, "index"), MAX_INDEX) if found.git else None
+    if index is None or not found.rules.patterns:
+        return
+    config = _read(os.path.join(found.folder, found.git, "config"), MAX_CONFIG) or b""
+    for path in git_index.tracked(index, 32 if _SHA256.search(config) else 20):
+        if not found.choose(path, False)[0] and os.path.lexists(os.path.join(found.folder, path)):
+            yield path
 
 
 def _rules(folder: str) -> dockerignore.Rules:

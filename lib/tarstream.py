@@ -119,9 +119,7 @@ def _info(name: str, what: os.stat_result) -> tarfile.TarInfo:
     return info
 
 
-def _regular(
-    path: str, above: int | None, info: tarfile.TarInfo, seen: dict[tuple[int, int], str]
-) -> Iterator[bytes]:
+def _regular(path: str, above: int | None, info: tarfile.TarInfo, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
     """Yield a file, or a link to the one that has another of its names."""
     opened = os.open(path, _FILE, dir_fd=above)
     with open(opened, "rb") as file:

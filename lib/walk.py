@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class _Level:
-    """A folder on the way down: what it was, what is still to be seen in it, and its entry while that is not yielded."""
+    """A folder on the way down: what it is, what is not seen yet, and its entry until it is yielded."""
 
     path: str
     identity: tuple[int, int]
