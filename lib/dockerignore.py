@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _PART = r"(?:\\.|[^\\\]-])"
-_CLASS = rf"\[\^?(?:{_PART}(?:-{_PART})?)+\]"
+_CLASS = rf"\[\^?+(?:{_PART}(?:-{_PART})?)+\]"
 _TOKEN = re.compile(rf"\*\*/?|\*|\?|\\.|{_CLASS}|[^\\\[]", re.DOTALL)
 _PLAIN = re.compile(r"[^*?\[\]\\]*")
 _BOM = "\ufeff"

@@ -47,51 +47,6 @@ def everything(_path: str, _is_folder: bool) -> tuple[bool, bool]:
     return True, True
 
 
-def walk(source: str, choose: Choose = everything) -> Iterator[Entry]:
-    """Yield what is in a folder, a folder before what is in it, and one that stays out where something in it goes in.
-
-    Nothing is followed, and however deep it is, one descriptor is open at a time. What has vanished is passed over.
-
-    Args:
-        source: the folder.
-        choose: says what goes in.
-
-    Raises:
-        OSError: something in it cannot be read; its ``filename`` is the whole path.
-        Interrupted: a signal asks to stop.
-    """
-    here = os.open(source, _FOLDER)
-    levels = [_level("", here)]
-    try:
-        while levels:
-            wait.check_signals()
-            level = levels[-1]
-            if not level.names:
-                levels.pop()
-                here = _up(source, here, levels[-1]) if levels else here
-                continue
-            name = level.names.pop()
-            path = f"{level.path}/{name}" if level.path else name
-            with named(source, path):
-                entry = _look(here, name, path)
-            if entry is None:
-                continue
-            is_folder = stat.S_ISDIR(entry.what.st_mode)
-            goes_in, is_entered = choose(path, is_folder)
-            if goes_in:
-                yield from _held_back(levels)
-                yield entry
-            if is_folder and is_entered:
-                here = _down(source, here, entry, goes_in, levels)
-    finally:
-        os.close(here)
-
-
-def _level(path: str, here: int, held: Entry | None = None) -> _Level:
-    what = os.fstat(here)
-    return _Level(path, (what.st_dev, what.st_ino), sorted(os.listdir(here), reverse=True), held)
-
-
 @contextmanager
 def named(source: str, path: str) -> Iterator[None]:
     """Give an error the whole path of what it is about.
@@ -106,41 +61,96 @@ def named(source: str, path: str) -> Iterator[None]:
         raise OSError(problem.errno, problem.strerror, os.path.join(source, path)) from None
 
 
-def _look(here: int, name: str, path: str) -> Entry | None:
+class _Way:
+    """Where a walk is: the folders from its own one down to the one that is open."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.here = os.open(source, _FOLDER)
+        self.levels: list[_Level] = []
+        self._enter("")
+
+    def _enter(self, path: str, held: Entry | None = None) -> None:
+        what = os.fstat(self.here)
+        names = sorted(os.listdir(self.here), reverse=True)
+        self.levels.append(_Level(path, (what.st_dev, what.st_ino), names, held))
+
+    def _open(self, name: str) -> None:
+        opened = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.here)
+        os.close(self.here)
+        self.here = opened
+
+    def next(self) -> Entry | None:
+        """Return the next thing here, or None where it has vanished, or where nothing is left and the way goes up."""
+        level = self.levels[-1]
+        if not level.names:
+            self.levels.pop()
+            if self.levels:
+                self._up(self.levels[-1])
+            return None
+        name = level.names.pop()
+        path = f"{level.path}/{name}" if level.path else name
+        with named(self.source, path):
+            try:
+                what = os.stat(name, dir_fd=self.here, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+        return Entry(path, what, -1 if stat.S_ISDIR(what.st_mode) else self.here)
+
+    def held_back(self) -> Iterator[Entry]:
+        """Yield the folders above that stay out but for what is found in them now."""
+        for level in self.levels:
+            if level.held:
+                yield level.held
+                level.held = None
+
+    def down(self, entry: Entry, goes_in: bool) -> None:
+        """Go into a folder; one that stays out and cannot be read is as good as empty."""
+        try:
+            with named(self.source, entry.path):
+                self._open(os.path.basename(entry.path))
+        except OSError as problem:
+            if problem.errno == errno.ENOENT or (problem.errno == errno.EACCES and not goes_in):
+                return
+            raise
+        with named(self.source, entry.path):
+            self._enter(entry.path, None if goes_in else entry)
+
+    def _up(self, level: _Level) -> None:
+        """Go back to the folder above, and only there: one may have been moved meanwhile."""
+        with named(self.source, level.path):
+            self._open("..")
+            what = os.fstat(self.here)
+            if (what.st_dev, what.st_ino) != level.identity:
+                raise OSError(errno.ESTALE, "changed while it was read")
+
+
+def walk(source: str, choose: Choose = everything) -> Iterator[Entry]:
+    """Yield what is in a folder, a folder before what is in it, and one that stays out where something in it goes in.
+
+    Nothing is followed, and however deep it is, one descriptor is open at a time. What has vanished is passed over.
+
+    Args:
+        source: the folder.
+        choose: says what goes in.
+
+    Raises:
+        OSError: something in it cannot be read; its ``filename`` is the whole path.
+        Interrupted: a signal asks to stop.
+    """
+    way = _Way(source)
     try:
-        what = os.stat(name, dir_fd=here, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return Entry(path, what, -1 if stat.S_ISDIR(what.st_mode) else here)
-
-
-def _held_back(levels: list[_Level]) -> Iterator[Entry]:
-    for level in levels:
-        if level.held:
-            yield level.held
-            level.held = None
-
-
-def _down(source: str, here: int, entry: Entry, goes_in: bool, levels: list[_Level]) -> int:
-    """Go into a folder; one that stays out and cannot be read is as good as empty."""
-    try:
-        with named(source, entry.path):
-            below = os.open(os.path.basename(entry.path), _FOLDER | os.O_NOFOLLOW, dir_fd=here)
-    except OSError as problem:
-        if problem.errno == errno.ENOENT or (problem.errno == errno.EACCES and not goes_in):
-            return here
-        raise
-    levels.append(_level(entry.path, below, None if goes_in else entry))
-    os.close(here)
-    return below
-
-
-def _up(source: str, here: int, level: _Level) -> int:
-    """Go back to the folder above, and only there: a folder may have been moved meanwhile."""
-    with named(source, level.path):
-        above = os.open("..", _FOLDER, dir_fd=here)
-        os.close(here)
-        what = os.fstat(above)
-        if (what.st_dev, what.st_ino) != level.identity:
-            raise OSError(errno.ESTALE, "changed while it was read")
-    return above
+        while way.levels:
+            wait.check_signals()
+            entry = way.next()
+            if entry is None:
+                continue
+            is_folder = stat.S_ISDIR(entry.what.st_mode)
+            goes_in, is_entered = choose(entry.path, is_folder)
+            if goes_in:
+                yield from way.held_back()
+                yield entry
+            if is_folder and is_entered:
+                way.down(entry, goes_in)
+    finally:
+        os.close(way.here)
