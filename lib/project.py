@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from claude_bottle.lib import dockerignore, git_index
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.walk import plain_file
 
 IGNORE = ".dockerignore"
 GIT = ".git"
@@ -150,20 +151,17 @@ def _read(path: str, most: int, *, follow: bool = False) -> bytes | None:
         ValueError: it is something else, too large, or cannot be read; with the reason.
     """
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+        with plain_file(path, follow=follow) as file:
+            data = file.read(most + 1)
     except FileNotFoundError:
         if os.path.lexists(path):
             raise ValueError("a link to nothing") from None
         return None
     except OSError as problem:
         raise ValueError(problem.strerror) from None
-    with open(opened, "rb") as file:
-        what = os.fstat(opened)
-        if not stat.S_ISREG(what.st_mode):
-            raise ValueError("not a plain file")
-        if what.st_size > most:
-            raise ValueError(f"larger than {most >> 20} MiB")
-        return file.read(most)
+    if len(data) > most:
+        raise ValueError(f"larger than {most >> 20} MiB")
+    return data
 
 
 def look(folder: str) -> Project:

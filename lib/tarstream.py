@@ -10,14 +10,12 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from claude_bottle.lib.walk import Choose, Entry, everything, named, walk
+from claude_bottle.lib.walk import Choose, Entry, everything, named, plain_file, walk
 
 CHUNK = 1 << 16
 NODE_ID = 1000  # `node` in the image (contract section 10)
 END = b"\0" * 1024
 MAX_PATH = 4095  # no engine can make a longer one
-
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # neither a link nor a pipe that took a file's place meanwhile
 
 
 def _header(info: tarfile.TarInfo) -> bytes:
@@ -121,11 +119,8 @@ def _info(name: str, what: os.stat_result) -> tarfile.TarInfo:
 
 def _regular(path: str, above: int | None, info: tarfile.TarInfo, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
     """Yield a file, or a link to the one that has another of its names."""
-    opened = os.open(path, _FILE, dir_fd=above)
-    with open(opened, "rb") as file:
-        what = os.fstat(opened)
-        if not stat.S_ISREG(what.st_mode):
-            raise OSError(errno.ESTALE, "changed while it was read")
+    with plain_file(path, above) as file:
+        what = os.fstat(file.fileno())
         info.mode, known = stat.S_IMODE(what.st_mode), seen.get((what.st_dev, what.st_ino))
         if known is not None:
             info.type, info.linkname = tarfile.LNKTYPE, known

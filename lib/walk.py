@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -59,6 +60,24 @@ def named(source: str, path: str) -> Iterator[None]:
         yield
     except OSError as problem:
         raise OSError(problem.errno, problem.strerror, os.path.join(source, path)) from None
+
+
+def plain_file(path: str, above: int | None = None, *, follow: bool = False) -> io.BufferedReader:
+    """Open what is a plain file, and nothing that took its place: no link, and no pipe to wait for.
+
+    Args:
+        path: of the file.
+        above: descriptor of the folder that it is in, if the path is only its name.
+        follow: take what a link leads to.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW), dir_fd=above)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not a plain file")
+    return open(opened, "rb")
 
 
 class _Way:

@@ -172,7 +172,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let nobody open a name; root could."""
     real = os.open
 
-    def guarded(path: str, *words: int, **how: int) -> int:
+    def guarded(path: str, *words: int, **how: int | None) -> int:
         if path == name:
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return real(path, *words, **how)
