@@ -14,7 +14,7 @@ import pytest
 from claude_bottle.lib import copying, tarstream, wait, walk
 from claude_bottle.lib.errors import Interrupted
 
-DEPTH = 1200
+from tests.deep import DEPTH, deep_folder
 
 
 def unpacked(stream: Iterator[bytes]) -> dict[str, tarfile.TarInfo]:
@@ -27,33 +27,13 @@ def contents(stream: Iterator[bytes]) -> dict[str, bytes]:
     return tarstream.contents(b"".join([*stream, tarstream.END]))
 
 
-@pytest.fixture
-def deep(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which 1,200 folders lie one in the other, with a file at the end."""
-    here = os.open(tmp_path, os.O_RDONLY)
-    folders = [here]
-    for _ in range(DEPTH):
-        os.mkdir("d" * 3, dir_fd=here)
-        below = os.open("d" * 3, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-    folders[0] = here
-    yield tmp_path
-    for name in ["leaf", *["ddd"] * DEPTH]:
-        (os.unlink if name == "leaf" else os.rmdir)(name, dir_fd=here)
-        above = os.open("..", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = above
-    os.close(here)
-
-
-def test_a_folder_of_any_depth_is_seen_to_its_end_with_one_descriptor(deep: Path) -> None:
+def test_a_folder_of_any_depth_is_seen_to_its_end_with_one_descriptor(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     most, last = 0, ""
-    for entry in walk.walk(str(deep)):
-        most, last = max(most, len(os.listdir("/dev/fd"))), entry.path
-    assert last == "/".join(["ddd"] * DEPTH + ["leaf"]) and most <= before + 1
+    with deep_folder(tmp_path):
+        for entry in walk.walk(str(tmp_path)):
+            most, last = max(most, len(os.listdir("/dev/fd"))), entry.path
+    assert last == "/".join(["d"] * DEPTH + ["leaf"]) and most <= before + 1
 
 
 def test_modes_links_and_names_are_kept_and_all_is_nodes(tmp_path: Path) -> None:

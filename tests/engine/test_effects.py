@@ -16,7 +16,7 @@ from tests.golden.test_golden import DIFFERENCES, declared
 from . import sides
 from .conftest import TOKEN
 from .observe import Fields
-from .scenarios import ANSWER, FLAG, HOME, OTHER_HOME, SCENARIOS, TOKEN_NAME
+from .scenarios import ANSWER, FLAG, HOME, IMAGE, OTHER_HOME, SCENARIOS, TOKEN_NAME
 from .sides import STATUS
 
 
@@ -65,11 +65,8 @@ DECLARED = [
     Row(9, f"{STAGE}/agent.env.content.http_proxy=http://elsewhere.test:1", "1", None),
     *(Row(10, f"{box}.Config.Labels.claude-bottle.*", None, "*") for box in ("agent", "sidecar")),
     *(Row(10, f"{network}.Labels.claude-bottle.*", None, "*") for network in ("internal", "egress")),
-    Row(17, "agent.Image", "sha256:*", "sha256:*"),
-    Row(17, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
     Row(17, "agent.Config.Image", "named-*:mine", "sha256:*"),
     Row(17, f"{STAGE}/image-id.*", None, "*"),
-    Row(17, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     Row(18, "agent.HostConfig.Dns", None, '["127.0.0.1"]'),
     Row(18, "agent.HostConfig.DnsOptions", None, '["timeout:1", "attempts:1"]'),
     Row(
@@ -94,6 +91,11 @@ DECLARED = [
     *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
+    Row(50, "agent.Image", "sha256:*", "sha256:*"),
+    Row(50, "agent.Config.Image", "claude-bottle:cwd-*", IMAGE),
+    Row(50, "agent.Config.WorkingDir", f"{HOME}/workspace", HOME),
+    Row(50, f"bottle.changed.{HOME}/workspace*", None, "A"),
+    Row(50, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
 ]
 # Not on a kernel without IPv6; not with BuildKit.
