@@ -12,7 +12,8 @@ from claude_bottle.lib import docker, log, run, skills, tarstream
 from claude_bottle.lib.copying import copy_in
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import AGENT, Journal
+from claude_bottle.lib.inventory import AGENT
+from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.plan import Plan
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"

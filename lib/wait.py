@@ -80,6 +80,11 @@ def pending_signal() -> int | None:
     return _pending[0] if _pending else None
 
 
+def signals_seen() -> tuple[int, ...]:
+    """Return all stopping signals that arrived, in their order."""
+    return tuple(_pending)
+
+
 def check_signals() -> None:
     """Stop making things when a signal asks for it.
 
