@@ -171,9 +171,11 @@ def look(folder: str) -> Project:
         folder: as the user gave it.
 
     Raises:
-        BottleError: its .dockerignore cannot be read, or docker would not take it.
+        BottleError: it or its .dockerignore cannot be read, or docker would not take that.
         Interrupted: a signal asks to stop.
     """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise BottleError(f"cannot read {folder}")
     git, refused = _git(folder)
     found = Project(folder, _rules(folder), git, refused)
     try:

@@ -38,18 +38,26 @@ def skills_followed(home: str, name: str) -> dict[str, str]:
     """Return the links that leave a skill, each with the file whose content goes into the bottle in its place.
 
     Raises:
-        OSError: the skill cannot be read.
+        BottleError: the skill cannot be read.
     """
-    return {path: target for path, target in _leaving(skills_host_path(home, name)) if _is_file(target)}
+    path = skills_host_path(home, name)
+    try:
+        return {link: target for link, target in _leaving(path) if _is_file(target)}
+    except OSError as problem:
+        raise _unread(name, problem) from None
 
 
-def _refused(name: str, path: str) -> Iterator[str]:
+def _refused(name: str, path: str) -> Iterator[BottleError | str]:
     try:
         for link, target in _leaving(path):
             if not _is_file(target):
                 yield f"skill '{name}': the link {link} leads to {target}, which is no file that can be read"
     except OSError as problem:
-        yield f"skill '{name}' cannot be read: {problem.strerror}: {problem.filename}"
+        yield _unread(name, problem)
+
+
+def _unread(name: str, problem: OSError) -> BottleError:
+    return BottleError(f"skill '{name}' cannot be read: {problem.strerror}: {problem.filename}")
 
 
 def _leaving(path: str) -> Iterator[tuple[str, str]]:

@@ -94,6 +94,7 @@ DECLARED = [
     Row(50, "agent.Image", "sha256:*", "sha256:*"),
     Row(50, "agent.Config.Image", "claude-bottle:cwd-*", IMAGE),
     Row(50, "agent.Config.WorkingDir", f"{HOME}/workspace", HOME),
+    Row(50, f"bottle.changed.{HOME}/workspace", "C", "A"),
     Row(50, f"bottle.changed.{HOME}/workspace*", None, "A"),
     Row(50, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
@@ -102,7 +103,6 @@ DECLARED = [
 BY_ENGINE = [
     Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
     Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
-    Row(31, f"bottle.changed.{HOME}/workspace/.dockerignore", None, "C"),
 ]
 
 # What both sides must hold, lest two empty hands be taken for equal.
@@ -129,7 +129,6 @@ HELD = [
     ("cwd", f"{WORKSPACE}/left out.log", None),
     ("cwd", f"{WORKSPACE}/out", "1000:1000 777 link to /etc/hostname"),
     ("gitfile", f"{WORKSPACE}/.git", "1000:1000 644 *"),
-    ("gitfile", f"bottle.changed.{HOME}/workspace/.git", None),
     ("ssh", "bottle.files./run/claude-bottle-agent.sock", "0:0 600 special"),
     ("ssh", "bottle.files./run/claude-bottle-agent-public.sock", "0:0 666 special"),
     ("ssh", f"bottle.files.{HOME}/.ssh", "1000:1000 700 folder"),
