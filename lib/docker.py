@@ -222,9 +222,7 @@ def docker_build_plain(engine: Engine, tag: str) -> int:
     return run.finish(engine.foreground(["build", "-t", tag, str(image_context())]))
 
 
-def docker_build_derived(
-    engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Sequence[str]
-) -> str:
+def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path) -> str:
     """Build the base image plus the working directory (shell: docker_build_derived).
 
     Args:
@@ -234,7 +232,6 @@ def docker_build_derived(
         home: the home folder inside.
         cwd: the host's folder.
         id_file: where docker may write the image's id.
-        marks: label options; none where the user named the tag.
 
     Returns:
         The id: two starts of one agent share the tag, so the bottle runs this. The user's own tag where there is none.
@@ -245,7 +242,7 @@ def docker_build_derived(
     """
     log.log_info(f"building derived image {tag} from {cwd}")
     text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    return _build(engine, tag, [*marks, "-f", "-", cwd], id_file, not marks, log.encode(text))
+    return _build(engine, tag, ["-f", "-", cwd], id_file, True, log.encode(text))
 
 
 def _build(engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: bytes = b"") -> str:

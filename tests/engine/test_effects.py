@@ -67,11 +67,8 @@ DECLARED = [
     Row(9, f"{STAGE}/agent.env.content.http_proxy=http://elsewhere.test:1", "1", None),
     *(Row(10, f"{box}.Config.Labels.claude-bottle.*", None, "*") for box in ("agent", "sidecar")),
     *(Row(10, f"{network}.Labels.claude-bottle.*", None, "*") for network in ("internal", "egress")),
-    Row(17, "agent.Image", "sha256:*", "sha256:*"),
-    Row(17, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
     Row(17, "agent.Config.Image", "named-*:mine", "sha256:*"),
     Row(86, "agent.Config.Image", "fx-*-session:latest", "sha256:*"),
-    Row(17, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     Row(18, "agent.HostConfig.Dns", None, '["127.0.0.1"]'),
     Row(18, "agent.HostConfig.DnsOptions", None, '["timeout:1", "attempts:1"]'),
     Row(
@@ -97,6 +94,12 @@ DECLARED = [
     *(Row(32, f"bottle.files.*/{name}", None, "1000:1000 600 *") for name in SEEDS),
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
+    Row(50, "agent.Image", "sha256:*", "sha256:*"),
+    Row(50, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
+    Row(50, "agent.Config.WorkingDir", f"{HOME}/workspace", HOME),
+    Row(50, f"bottle.changed.{HOME}/workspace", "C", "A"),
+    Row(50, f"bottle.changed.{HOME}/workspace*", None, "A"),
+    Row(50, "afterwards.images", '["claude-bottle:cwd-*"]', None),
     *(
         Row(80, f"agent.Config.Env.{name}", "*", None)
         for name in ("LITERAL", "NO_LITERAL", "DISABLE_AUTOUPDATER", "TERM", "DOCKER_HOST")
@@ -117,7 +120,6 @@ BY_ENGINE = [
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.DNSNames", "*", '*"claude-bottle-pipelock"*'),
     Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
     Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
-    Row(31, f"bottle.changed.{HOME}/workspace/.dockerignore", None, "C"),
 ]
 
 # What both sides must hold, lest two empty hands be taken for equal.
@@ -144,7 +146,6 @@ HELD = [
     ("cwd", f"{WORKSPACE}/left out.log", None),
     ("cwd", f"{WORKSPACE}/out", "1000:1000 777 link to /etc/hostname"),
     ("gitfile", f"{WORKSPACE}/.git", "1000:1000 644 *"),
-    ("gitfile", f"bottle.changed.{HOME}/workspace/.git", None),
     ("ssh", "bottle.files./run/claude-bottle-agent.sock", "0:0 600 special"),
     ("ssh", "bottle.files./run/claude-bottle-agent-public.sock", "0:0 666 special"),
     ("ssh", f"bottle.files.{HOME}/.ssh", "1000:1000 700 folder"),
