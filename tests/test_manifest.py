@@ -225,16 +225,9 @@ def test_values_are_literal_asked_for_or_the_hosts(tmp_path: Path) -> None:
     env = {"LIT": "a $b ${c} ", "ASK": "?your key", "HOST": "${VAR}", "HTTPS_PROXY": "${NONE}", "NEARLY": "${A}\n"}
     entries = env_resolve.env_entries(bottle(tmp_path, {"env": {**env, "NEARLY": "x${A}"}}), "b")
     secrets = env_resolve.env_resolve(entries, {"VAR": ""}, lambda name, question: f"{name}:{question}", plan.RESERVED)
-    assert secrets.payload() == b"ASK=ASK:your key\0HOST=\0"
+    assert secrets.payload() == b"LIT=a $b ${c} \0ASK=ASK:your key\0HOST=\0NEARLY=x${A}\0"
     assert env_resolve.env_file(entries, plan.RESERVED) == "LIT=a $b ${c} \nNEARLY=x${A}\n"
     assert "your key" not in repr(secrets)
-
-
-def test_what_perl_would_obey_is_kept_for_the_session(tmp_path: Path) -> None:
-    entries = env_resolve.env_entries(bottle(tmp_path, {"env": {"PERL5OPT": "-Mnone", "LIT": "a"}}), "b")
-    secrets = env_resolve.env_resolve(entries, {}, lambda name, question: "", plan.RESERVED)
-    assert secrets.payload() == b"PERL5OPT=-Mnone\0"
-    assert env_resolve.env_file(entries, plan.RESERVED) == "LIT=a\n"
 
 
 def check_values(found: manifest.Manifest, environ: dict[str, str] | None, has_terminal: bool = True) -> list[str]:
