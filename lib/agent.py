@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -12,45 +13,50 @@ from claude_bottle.lib import docker, log, run, skills, tarstream
 from claude_bottle.lib.copying import copy_in
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import AGENT
+from claude_bottle.lib.inventory import AGENT, IMAGE_LABEL
 from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
 VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is
 VALUES_FILE = f"{VALUES_DIR}/environ"
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
+_NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
+NOT_LOADED = "docker's builder must load what it builds into the engine (docker buildx ls)"
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
 Say = Callable[[str], None]  # takes a message
 TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
 
 
-def agent_options(plan: Plan, network: str, proxy: str, env_file: Path) -> list[str]:
+def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
     """Return the options of the agent's container, without its name.
 
     Args:
         plan: of the start.
         network: id of the internal network.
-        proxy: the sidecar's address.
-        env_file: the literals.
+        tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS]
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
-        words += ["-e", f"{name}={proxy}"]
-    for name in ("NO_PROXY", "no_proxy"):
-        words += ["-e", f"{name}=localhost,127.0.0.1"]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{IMAGE_LABEL}={tag}"]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
-    if env_file.stat().st_size:
-        words += ["--env-file", str(env_file)]
     return words
 
 
 def agent_create(
-    engine: Engine, journal: Journal, plan: Plan, options: list[str], image: str, say: Say
+    engine: Engine, journal: Journal, plan: Plan, options: list[str], image: str, proxy: str, say: Say
 ) -> tuple[str, str]:
     """Create the agent's container, under a later suffix when the name is gone by now (shell: docker_run_agent).
+
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        plan: of the start.
+        options: of the container.
+        image: its id.
+        proxy: the sidecar's address.
+        say: tells the user.
 
     Returns:
         Its name and its id.
@@ -62,10 +68,13 @@ def agent_create(
     name = next(names)
     say(f"starting container {name}")
     while True:
-        words = [*options, image, "sleep", "infinity"]
-        made = docker.create_container(engine, journal, plan.slug, AGENT, name, words)
+        host = ["--hostname", name] if len(name) <= LONGEST_HOST else []
+        words = [*options, *host, "--pull", "never", image, "sleep", "infinity"]
+        made = docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
         if made.ok:
             return name, made.text.strip()
+        if "No such image" in made.failure:
+            raise DockerError("the image was built, but the engine does not have it", [made.failure, NOT_LOADED])
         if not docker.is_name_conflict(made):
             raise DockerError(f"docker run failed: {made.failure}")
         if plan.settings.pinned_container:
@@ -122,8 +131,9 @@ def remove_skills(engine: Engine, plan: Plan, container: str) -> None:
         DockerError: docker refused.
     """
     targets = [f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills]
-    engine.capture(["exec", "-u", "root", container, "rm", "-rf", "--", *targets])
-    docker.docker_step(engine, "copying skill", ["exec", "-u", "node", container, "rm", "-rf", "--", *targets])
+    words = ["/bin/rm", "-rf", "--", *targets]
+    engine.capture(docker.helper(container, words, user="root"))
+    docker.docker_step(engine, "copying skill", docker.helper(container, words, user="node"))
 
 
 def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> None:
@@ -160,5 +170,5 @@ def agent_start(engine: Engine, container: str) -> run.Result:
 
 
 def lacks_ipv6(result: run.Result) -> bool:
-    """Say whether a start failed because the kernel has no IPv6 to be switched off."""
-    return not result.ok and "disable_ipv6" in result.failure
+    """Say whether a start failed because the kernel has no IPv6 to be switched off: nothing else is a reason."""
+    return not result.ok and bool(_NO_SYSCTL.search(result.failure))

@@ -16,7 +16,19 @@ MAX_CONTAINER_NUMBER = 99
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
 _CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
 _ID = re.compile("[0-9a-f]{12,64}")
+_BUILT = re.compile(
+    r"^Successfully built ([0-9a-f]{12})$"
+    r"|^#\d+ (?:writing image|exporting manifest|exporting manifest list) (sha256:[0-9a-f]{64})",
+    re.MULTILINE,
+)
 HARDENING = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+# The client gives these of its own configuration to every container that is not told them, passwords and all.
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
+PROXY_NAMES = (*_PROXIES, *(name.lower() for name in _PROXIES))
+NO_PROXY = "localhost,127.0.0.1"
+# An image's variables steer its loader before any program of it can drop them.
+_LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+_HELPERS_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> str:
@@ -126,8 +138,33 @@ def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequen
     return made
 
 
+def proxies(proxy: str) -> list[str]:
+    """Return the options that set all variables of a proxy, empty where there is none to name."""
+    values = dict.fromkeys(PROXY_NAMES, "")
+    if proxy:
+        values |= dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), proxy)
+        values |= dict.fromkeys(("NO_PROXY", "no_proxy"), NO_PROXY)
+    return [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
+
+
+def helper(
+    container: str, words: Sequence[str], *, user: str = "", flags: Sequence[str] = (), variables: Sequence[str] = ()
+) -> list[str]:
+    """Return docker's arguments for a program of ours in a bottle, which nothing in there steers.
+
+    Args:
+        container: its id.
+        words: the program's path and its arguments.
+        user: whom it runs as, if not the image's.
+        flags: of ``docker exec``.
+        variables: NAME=VALUE, all of its environment but PATH.
+    """
+    options = [*flags, *(["-u", user] if user else []), *(word for name in _LOADER for word in ("-e", f"{name}="))]
+    return ["exec", *options, container, "/usr/bin/env", "-i", _HELPERS_PATH, *variables, *words]
+
+
 def create_container(
-    engine: Engine, journal: Journal, slug: str, role: str, name: str, words: Iterable[str]
+    engine: Engine, journal: Journal, slug: str, role: str, name: str, words: Iterable[str], proxy: str = ""
 ) -> run.Result:
     """Create a container under a name that may turn out to be taken.
 
@@ -138,9 +175,10 @@ def create_container(
         role: AGENT or SIDECAR.
         name: the container's.
         words: the other options, the image and its arguments.
+        proxy: the address that its programs go out by, or an empty text.
     """
-    marks = labels(journal.owner, slug, role)
-    return create(engine, journal, role, name, ["create", "--name", name, *marks, *HARDENING, *words])
+    marks = [*labels(journal.owner, slug, role), *HARDENING, *proxies(proxy)]
+    return create(engine, journal, role, name, ["create", "--name", name, *marks, *words])
 
 
 def image_context() -> Path:
@@ -152,15 +190,24 @@ def image_context() -> Path:
     raise BottleError(f"no Dockerfile beside {lib}: the installation is incomplete")
 
 
-def docker_build_image(engine: Engine, tag: str) -> None:
+def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> str:
     """Build the agent's image (shell: docker_build_image).
 
+    Args:
+        engine: to ask.
+        tag: the image's.
+        id_file: where docker may write the image's id.
+        named: whether the tag is the user's own.
+
+    Returns:
+        What the bottle runs: the id, since two checkouts share the tag; the user's own tag where the build gave no id.
+
     Raises:
-        DockerError: the build failed; its own output has said why.
+        DockerError: the build failed, and its own output has said why; or it gave no id.
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building image {tag}")
-    _build(engine, tag, ["build", "-t", tag, str(image_context())])
+    return _build(engine, tag, [str(image_context())], id_file, named)
 
 
 def docker_build_plain(engine: Engine, tag: str) -> int:
@@ -184,23 +231,46 @@ def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: st
         base: the image it starts from.
         home: the home folder inside.
         cwd: the host's folder.
-        id_file: where docker writes the image's id.
+        id_file: where docker may write the image's id.
 
     Returns:
-        The id: two starts of one agent share the tag, so the bottle runs this.
+        The id: two starts of one agent share the tag, so the bottle runs this. The user's own tag where there is none.
 
     Raises:
-        DockerError: the build failed.
+        DockerError: the build failed, or gave no id.
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building derived image {tag} from {cwd}")
     text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    _build(engine, tag, ["build", "-t", tag, "--iidfile", str(id_file), "-f", "-", cwd], text)
-    return id_file.read_text().strip()
+    return _build(engine, tag, ["-f", "-", cwd], id_file, True, log.encode(text))
 
 
-def _build(engine: Engine, tag: str, words: list[str], dockerfile: str = "") -> None:
-    result = engine.stream(words, stdin=log.encode(dockerfile))
+def _build(engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: bytes = b"") -> str:
+    result = engine.stream(["build", "-t", tag, "--iidfile", str(id_file), *words], stdin=dockerfile)
+    if not result.ok and str(id_file) in result.failure:
+        # Built, but a confined client cannot write there: once more without, from the cache, for the last words.
+        result = engine.stream(["build", "-t", tag, *words], stdin=dockerfile)
     if not result.ok:
-        hints = [result.failure] if result.timed_out else []
+        hints = result.failure.splitlines()[-1:] if result.timed_out else []
         raise DockerError(f"docker build failed ({tag})", hints)
+    identity = _take(id_file) or _last_id(result) or (tag if named else "")
+    if not identity:
+        hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
+        raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
+    return identity
+
+
+def _take(id_file: Path) -> str:
+    """Return what docker wrote, and remove the file; no answer is an empty text."""
+    try:
+        found = id_file.read_text("ascii", "replace").strip()
+        id_file.unlink()
+    except OSError:
+        return ""
+    return found
+
+
+def _last_id(result: run.Result) -> str:
+    """Return the id that a build's own words end with, by the legacy builder or by BuildKit, or an empty text."""
+    found = _BUILT.findall(f"{result.text}\n{result.failure}")
+    return "".join(found[-1]) if found else ""

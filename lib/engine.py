@@ -109,6 +109,10 @@ class Engine:
         """Start docker with our own three streams, in our process group: it has the terminal."""
         return run.spawn(self.client, words, self.environment(), stdin=None, stdout=None, stderr=None)
 
+    def beside(self, words: Sequence[str]) -> run.Process:
+        """Start docker beside what has the terminal: without streams, and out of reach of its keys."""
+        return run.beside(self.client, words, self.environment())
+
     def asked(self) -> Engine:
         """Return the engine with the id that it has now.
 

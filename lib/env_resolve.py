@@ -1,4 +1,4 @@
-"""The bottle's env: literals go into a file, the other values stay in memory (shell: lib/env_resolve.sh)."""
+"""The bottle's env: its values stay in memory; the literals are shown in a file too (shell: lib/env_resolve.sh)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_])", re.ASCII)
 
 
 class Secrets:
-    """Values that no file and no argument may hold. It shows names, never a value."""
+    """Values that no argument may hold and, but for literals, no file. It shows names, never a value."""
 
     __slots__ = ("_values",)
 
@@ -115,11 +115,6 @@ def _known_value(entry: EnvEntry, environ: Mapping[str, str]) -> str:
     return entry.text if entry.mode == "literal" else "asked for"
 
 
-def _goes_into_file(entry: EnvEntry) -> bool:
-    """Say whether a value is stored with the container: a literal, unless perl, the first to run, would obey it."""
-    return entry.mode == "literal" and not entry.name.startswith("PERL")
-
-
 def no_terminal(name: str) -> str:
     """Return what is said of a secret that cannot be asked for."""
     return f"cannot prompt for '{name}': no terminal"
@@ -174,7 +169,7 @@ def env_resolve(
     ask_secret: Callable[[str, str], str],
     reserved: frozenset[str],
 ) -> Secrets:
-    """Return the values that go into no file, asking where needed (shell: env_resolve).
+    """Return the values, asking where needed (shell: env_resolve).
 
     Args:
         entries: in manifest order, checked.
@@ -187,7 +182,7 @@ def env_resolve(
     """
     secrets = Secrets()
     for entry in entries:
-        if entry.name not in reserved and not _goes_into_file(entry):
+        if entry.name not in reserved:
             secrets.add(entry.name, _value(entry, environ, ask_secret))
     return secrets
 
@@ -204,6 +199,6 @@ def _value(entry: EnvEntry, environ: Mapping[str, str], ask_secret: Callable[[st
 
 
 def env_file(entries: Iterable[EnvEntry], reserved: frozenset[str]) -> str:
-    """Return the literals as docker's env file has them."""
-    literals = (entry for entry in entries if _goes_into_file(entry) and entry.name not in reserved)
+    """Return the literals as the stage dir shows them, in the form of docker's env files."""
+    literals = (entry for entry in entries if entry.mode == "literal" and entry.name not in reserved)
     return "".join(f"{entry.name}={entry.text}\n" for entry in literals)

@@ -40,6 +40,15 @@ class DockerError(BottleError):
     """A docker call that failed or did not answer in time."""
 
 
+class SidecarLost(BottleError):
+    """The sidecar ended before the session did."""
+
+    status = 69  # EX_UNAVAILABLE; a session's own is seldom that
+
+    def __init__(self) -> None:
+        super().__init__("pipelock: the sidecar has stopped, so nothing gets out of the bottle any more")
+
+
 class Interrupted(Exception):
     """A signal asked the launcher to stop; the status is 128 plus its number.
 

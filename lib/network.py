@@ -56,7 +56,8 @@ def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base
             continue
         log.log_info(f"creating network {name}")
         marks = labels(journal.owner, slug, role)
-        made = docker.create(engine, journal, role, name, ["network", "create", *options, *marks, name])
+        words = ["network", "create", "--ipv6=false", *options, *marks, name]
+        made = docker.create(engine, journal, role, name, words)
         if made.ok:
             identity = made.text.strip()
             if _is_first_of_its_name(engine, name, identity):

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 
-from claude_bottle.lib import docker, log, pipelock_hosts, tarstream, wait
+from claude_bottle.lib import docker, log, pipelock_hosts, run, tarstream, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.inventory import CONTAINER, SIDECAR
@@ -190,3 +190,30 @@ def _await_health(engine: Engine, sidecar: str, port: str) -> None:
 def _last_words(engine: Engine, sidecar: str) -> list[str]:
     said = engine.query(["logs", "--tail", str(LOG_LINES), sidecar])
     return (said.text + "\n" + said.failure).strip().splitlines()[-LOG_LINES:]
+
+
+class Watch:
+    """Notices the end of the sidecar while a session runs, by a ``docker wait`` that ends with it.
+
+    Args:
+        engine: to ask.
+        sidecar: its id.
+    """
+
+    def __init__(self, engine: Engine, sidecar: str) -> None:
+        self._engine, self._sidecar = engine, sidecar
+        self._call = engine.beside(["wait", sidecar])
+        self._ended: bool | None = None
+
+    def has_ended(self) -> bool:
+        """Say whether the sidecar runs no more; an engine that gives no answer is no proof."""
+        if self._ended is None and self._call.poll() is not None:
+            look = self._engine.capture(
+                ["container", "inspect", "--format", "{{.State.Status}}", self._sidecar], seconds=run.QUERY_SECONDS
+            )
+            self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
+        return bool(self._ended)
+
+    def close(self) -> None:
+        """End the call."""
+        run.stop(self._call)

@@ -24,8 +24,7 @@ from claude_bottle.lib.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.summary import Summary
 
-PROXY_NAMES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
-RESERVED = frozenset({*PROXY_NAMES, *(name.lower() for name in PROXY_NAMES)})
+RESERVED = frozenset(docker.PROXY_NAMES)
 REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
 # Quiet and quick starts; the last keeps a workspace's settings from sending the token elsewhere.
 CLAUDE_SWITCHES = (
@@ -236,7 +235,7 @@ def _workspace_warnings(settings: env.Settings, workspace: project.Project | Non
 
 
 def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
-    """Return the values that no file and no argument may hold, the token among them (shell: env_resolve).
+    """Return the session's values, the token among them (shell: env_resolve).
 
     Args:
         plan: of the start.

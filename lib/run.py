@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from claude_bottle.lib import log, wait
@@ -23,6 +23,7 @@ CHANGE_SECONDS = 60.0
 SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
 STOP_SECONDS = 5.0
 CHUNK = 65536
+LAST_BYTES = 16384  # of a long call's output, kept for who reads its last words
 
 Process = subprocess.Popen[bytes]
 Check = Callable[[], float]  # may raise, and returns a time of ``time.monotonic()``
@@ -153,24 +154,24 @@ def stop(process: Process) -> int:
     return _reap(process)
 
 
-def await_end(process: Process, deadline: float | None = None, *, interruptible: bool = False) -> bool:
+def await_end(process: Process, deadline: float | None = None, early: Callable[[], bool] = lambda: False) -> bool:
     """Wait until a process has ended.
 
     Args:
         process: one that ``spawn`` returned.
         deadline: seconds of ``time.monotonic()``, or None.
-        interruptible: come back early when a stopping signal arrives.
+        early: looked at whenever a signal or the end of a child has arrived; True comes back early.
 
     Returns:
         Whether it has ended.
     """
-    while process.poll() is None:
-        if interruptible and wait.pending_signal() is not None:
-            return False
-        if deadline is not None and time.monotonic() >= deadline:
+    while True:
+        given_up = early()  # may wait itself, and so take the notice of the process's end: look at that afterwards
+        if process.poll() is not None:
+            return True
+        if given_up or (deadline is not None and time.monotonic() >= deadline):
             return False
         wait.wait_for(deadline=deadline)
-    return True
 
 
 class _Pipes:
@@ -302,7 +303,7 @@ def call_name(words: Sequence[str]) -> str:
 def stream(program: str, words: Sequence[str], env: Mapping[str, str], *, stdin: bytes, quiet_errors: bool) -> Result:
     """Run a long docker call and let the user watch: all its output goes to our stderr.
 
-    It stays in our process group, where Ctrl-C reaches it.
+    It stays in our process group, where Ctrl-C reaches it. Of what was shown the result has the end.
 
     Args:
         program: path of the docker client.
@@ -315,18 +316,32 @@ def stream(program: str, words: Sequence[str], env: Mapping[str, str], *, stdin:
         Interrupted: a stopping signal arrived; the process has been ended.
     """
     process = spawn(program, words, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown = {"out": b"", "err": b""}
 
     def show(pipes: _Pipes) -> None:
-        for fd, taken in pipes.taken.items():
-            if fd == pipes.out or not quiet_errors:
-                log.write(b"".join(taken))
-                taken.clear()
+        for name, fd in (("out", pipes.out), ("err", pipes.err)):
+            if name == "out" or not quiet_errors:
+                said = pipes.read(fd)
+                log.write(said)
+                shown[name] = (shown[name] + said)[-LAST_BYTES:]
+                pipes.taken[fd].clear()
 
-    return _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, on_signal, show)
+    result = _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, on_signal, show)
+    return replace(result, out=shown["out"] + result.out, err=shown["err"] + result.err)
 
 
-def finish(process: Process) -> int:
+def beside(program: str, words: Sequence[str], env: Mapping[str, str]) -> Process:
+    """Start a process that runs beside a foreground one, in a session of its own and without streams."""
+    nothing = subprocess.DEVNULL
+    return spawn(program, words, env, stdin=nothing, stdout=nothing, stderr=nothing, new_session=True)
+
+
+def finish(process: Process, needless: Callable[[], bool] = lambda: False) -> int:
     """Wait for a foreground process; a stopping signal ends it with TERM.
+
+    Args:
+        process: one that ``spawn`` returned.
+        needless: looked at whenever a child has ended; True ends the process too.
 
     Returns:
         Its status, 128 plus the number if a signal ended it.
@@ -334,7 +349,8 @@ def finish(process: Process) -> int:
     Raises:
         Interrupted: a stopping signal arrived; the process has been ended.
     """
-    if not await_end(process, interruptible=True):
-        stop(process)
-        wait.check_signals()
-    return _reap(process)
+    if await_end(process, early=lambda: wait.pending_signal() is not None or needless()):
+        return _reap(process)
+    status = stop(process)
+    wait.check_signals()
+    return status

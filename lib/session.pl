@@ -1,27 +1,85 @@
-#!/usr/bin/perl
+#!/usr/bin/perl -t
 # First process of a session in a bottle: takes the session's values out of a file, then runs the words given.
-# Perl, because the values are NUL-separated and may have names that a shell keeps for itself.
+# Perl, because the values are NUL-separated and may have names that a shell keeps for itself. With -t it heeds no PERL
+# variable of the image's; the values are in its environment only when the words are about to run.
 use strict;
 use warnings;
+no warnings 'taint';
 use POSIX ();
 
-my $file = shift @ARGV;
-if (open(my $values, '<:raw', $file)) {
-    unlink $file;
-    local $/ = "\0";
-    while (my $entry = <$values>) {
-        chomp $entry;
-        my ($name, $value) = split /=/, $entry, 2;
-        $ENV{$name} = $value;
+my ($file, @words) = @ARGV;
+my %values = read_values($file);
+my $program = find_program($words[0]);
+
+sub fail {
+    my ($text) = @_;
+    print STDERR "claude-bottle: error: $text\n";
+    POSIX::_exit(127);
+}
+
+sub read_values {
+    my ($path) = @_;
+    my %found;
+    if (open my $source, '<:raw', $path) {
+        unlink $path;
+        local $/ = "\0";
+        while (my $entry = <$source>) {
+            chomp $entry;
+            my ($name, $value) = split /=/, $entry, 2;
+            $found{$name} = $value;
+        }
+    } elsif (!$!{ENOENT}) {
+        fail("cannot read the session's values in the bottle: $!");
     }
-    close $values;
+    return %found;
+}
+
+# By the image's PATH: the values may have another one, which is the session's alone.
+sub find_program {
+    my ($name) = @_;
+    return $name if $name =~ m{/};
+    for my $folder (grep { m{^/} } split /:/, $ENV{PATH} // '') {
+        return "$folder/$name" if -f "$folder/$name" && -x _;
+    }
+    fail("cannot run $name in the bottle: it is not on the image's PATH");
+}
+
+# The bottle's own names and addresses: what is asked of them is not the sidecar's business.
+sub own_places {
+    my $host = (POSIX::uname())[1];
+    my @own = ('127.0.0.0/8', '::1', '[::1]', '0.0.0.0', '[::]', $host);
+    if (open my $hosts, '<', '/etc/hosts') {
+        while (my $line = <$hosts>) {
+            my ($address, @names) = split ' ', $line =~ s/#.*//sr;
+            push @own, $address, @names if grep { $_ eq 'localhost' || $_ eq $host } @names;
+        }
+    }
+    return @own;
+}
+
+sub without_proxy {
+    my @places = split /,/, shift // '';
+    my %listed = map { $_ => 1 } @places;
+    return join ',', @places, grep { !$listed{$_}++ } own_places();
+}
+
+# A name that the image has no description of makes every program that draws give up.
+sub known_terminal {
+    my ($name) = @_;
+    return 'xterm-256color' unless $name =~ /^[\w+-][\w.+-]*$/;
+    my $folder = substr $name, 0, 1;
+    for my $place ("$ENV{HOME}/.terminfo", '/etc/terminfo', '/lib/terminfo', '/usr/lib/terminfo', '/usr/share/terminfo') {
+        return $name if -e "$place/$folder/$name" || -e sprintf '%s/%x/%s', $place, ord $folder, $name;
+    }
+    return 'xterm-256color';
 }
 
 sub run_words {
-    exec { $ARGV[0] } @ARGV or do {
-        print STDERR "claude-bottle: error: cannot run $ARGV[0] in the bottle: $!\n";
-        POSIX::_exit(127);
-    };
+    $ENV{$_} = without_proxy($ENV{$_}) for qw(NO_PROXY no_proxy);
+    $ENV{TERM} = known_terminal($ENV{TERM}) if $ENV{TERM};
+    $ENV{LANG} = 'C.UTF-8' unless $ENV{LANG};
+    @ENV{keys %values} = values %values;
+    exec { $program } @words or fail("cannot run $words[0] in the bottle: $!");
 }
 
 run_words() unless -t STDIN;

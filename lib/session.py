@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import docker, env_resolve, log, run, terminal
+from claude_bottle.lib import docker, env_resolve, log, pipelock, run, terminal
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import SidecarLost
 from claude_bottle.lib.plan import Plan
 
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
+# Nobody types this: an empty value means docker's own keys, and "none" is refused.
+DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
 def feed_values(engine: Engine, container: str, secrets: env_resolve.Secrets) -> None:
-    """Put the secret values where only the session's first process finds them: a file in memory, read once.
+    """Put the values where only the session's first process finds them: a file in memory, read once.
 
-    An ``exec -e`` would pass them through a file on the engine's disk.
+    An ``exec -e`` would pass them through a file on the engine's disk, and every helper would obey a container's own.
 
     Raises:
         DockerError: docker refused.
     """
     payload = secrets.payload()
     if payload:
-        words = ["exec", "-i", container, "sh", "-c", f"umask 077; cat >{VALUES_FILE}"]
+        words = docker.helper(container, ["/bin/sh", "-c", f"umask 077; cat >{VALUES_FILE}"], flags=["-i"])
         docker.docker_step(engine, "docker exec", words, [payload])
 
 
@@ -46,6 +49,7 @@ def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
     """
     words = ["exec", "-it" if on_terminal else "-i"]
     if on_terminal:
+        words += DETACH_KEYS
         own = {entry.name for entry in plan.entries}  # what the manifest sets is the manifest's
         for name in TERMINAL_VARIABLES:
             if os.environ.get(name) and name not in own:
@@ -55,26 +59,37 @@ def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str) -> int:
-    """Run the session in the foreground (shell: attach).
+def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) -> int:
+    """Run the session in the foreground, and look after the sidecar meanwhile (shell: attach).
 
     Args:
         engine: to ask.
         plan: of the start.
         container: the agent's id.
         name: its name, for the message.
+        sidecar: the sidecar's id.
 
     Returns:
         The session's own exit status.
 
     Raises:
+        SidecarLost: the sidecar has ended, and no terminal's session is told of it afterwards.
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
     on_terminal = os.isatty(0) and os.isatty(1)
     if on_terminal:
         terminal.tty_save()
+    watch = pipelock.Watch(engine, sidecar)
     try:
-        return run.finish(engine.foreground(session_words(plan, container, on_terminal)))
+        client = engine.foreground(session_words(plan, container, on_terminal))
+        status = run.finish(client) if on_terminal else run.finish(client, watch.has_ended)
+        lost = watch.has_ended()
     finally:
         terminal.tty_restore()
+        watch.close()
+    if lost:
+        if not on_terminal:
+            raise SidecarLost
+        log.log_warn(SidecarLost().message)
+    return status

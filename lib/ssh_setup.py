@@ -33,7 +33,9 @@ def ssh_setup(engine: Engine, plan: Plan, container: str, name: str, sidecar: st
     if not plan.ssh:
         return
     log.log_info(f"setting up ssh in {name}")
-    docker.docker_step(engine, "ssh setup", ["exec", "-u", "root", container, "ssh-agent", "-a", AGENT_SOCKET])
+    docker.docker_step(
+        engine, "ssh setup", docker.helper(container, ["/usr/bin/ssh-agent", "-a", AGENT_SOCKET], user="root")
+    )
     for entry in plan.ssh:
         wait.check_signals()
         _add_key(engine, container, entry, ssh.ssh_key_path(plan.cwd, plan.settings.host_home, entry.identity_file))
@@ -46,7 +48,8 @@ def ssh_setup(engine: Engine, plan: Plan, container: str, name: str, sidecar: st
 def _add_key(engine: Engine, container: str, entry: SshEntry, path: str) -> None:
     """Hand a key to the agent on stdin, so that no file in the bottle ever holds it (shell: ssh_add_key)."""
     key = ssh_key.ssh_read_key(entry.host, path)
-    words = ["exec", "-i", "-u", "root", "-e", f"SSH_AUTH_SOCK={AGENT_SOCKET}", container, "ssh-add", "-q", "-"]
+    socket = [f"SSH_AUTH_SOCK={AGENT_SOCKET}"]
+    words = docker.helper(container, ["/usr/bin/ssh-add", "-q", "-"], user="root", flags=["-i"], variables=socket)
     if not engine.capture(words, stdin=[key]).ok:
         raise BottleError(
             f"ssh key for host '{entry.host}' could not be added (passphrase-protected keys are not supported)"
@@ -56,8 +59,9 @@ def _add_key(engine: Engine, container: str, entry: SshEntry, path: str) -> None
 def _bridge_agent(engine: Engine, container: str) -> None:
     """Let node reach the agent, which answers its own uid only (shell: ssh_bridge_agent)."""
     listen, connect = f"UNIX-LISTEN:{PUBLIC_SOCKET},fork,mode=666", f"UNIX-CONNECT:{AGENT_SOCKET}"
-    docker.docker_step(engine, "ssh setup", ["exec", "-d", "-u", "root", container, "socat", listen, connect])
-    words = ["exec", "-u", "root", container, "sh", "-c", _AWAIT_SOCKET, "sh", PUBLIC_SOCKET]
+    bridge = docker.helper(container, ["/usr/bin/socat", listen, connect], user="root", flags=["-d"])
+    docker.docker_step(engine, "ssh setup", bridge)
+    words = docker.helper(container, ["/bin/sh", "-c", _AWAIT_SOCKET, "sh", PUBLIC_SOCKET], user="root")
     docker.docker_step(engine, "ssh setup: the agent's public socket", words)
 
 
@@ -95,5 +99,6 @@ def _known_name(entry: SshEntry) -> str:
 def _write_node_file(engine: Engine, container: str, folder: str, name: str, text: str) -> None:
     """Write one of node's ssh files, mode 600; an empty text writes nothing (shell: ssh_write_node_file)."""
     if text:
-        words = ["exec", "-i", "-u", "node", container, "sh", "-c", _WRITE_FILE, "sh", folder, name]
+        script = ["/bin/sh", "-c", _WRITE_FILE, "sh", folder, name]
+        words = docker.helper(container, script, user="node", flags=["-i"])
         docker.docker_step(engine, "ssh setup", words, [log.encode(text)])

@@ -1,6 +1,6 @@
 """The stage dir: what is about to go into the bottle, for the user to look at before the answer (contract section 6).
 
-Only literals and names are written; a secret never is.
+Only literals are written; a secret never is. Nothing of it is read again.
 """
 
 from __future__ import annotations
@@ -43,15 +43,13 @@ def stage_create(journal: Journal, folder: str) -> str:
 
 
 def stage_write(stage: Path, plan: Plan) -> None:
-    """Write the sidecar's configuration, the literals, the names of the other values, and the prompt.
+    """Write the sidecar's configuration, the literals, and the prompt.
 
     Raises:
         BottleError: a file cannot be written, for example on a full disk.
     """
-    names = [e.name for e in plan.entries if e.mode != "literal" and e.name not in RESERVED]
     _write(stage / "pipelock.yaml", plan.yaml)
     _write(stage / "agent.env", env_resolve.env_file(plan.entries, RESERVED))
-    _write(stage / "docker-args", "".join(f"-e\n{name}\n" for name in names))
     _write(stage / "prompt.txt", plan.prompt)
 
 

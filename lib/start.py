@@ -65,10 +65,11 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
-    made = steps.run_steps(steps.Launch(engine, planned, reaper.journal, staged))["agent"]
-    session.feed_values(engine, made.identity, secrets)
+    made = steps.run_steps(steps.Launch(engine, planned, reaper.journal, staged))
+    agent = made["agent"]
+    session.feed_values(engine, agent.identity, secrets)
     wait.check_signals()
-    return session.attach(engine, planned, made.identity, made.name)
+    return session.attach(engine, planned, agent.identity, agent.name, made["sidecar"].identity)
 
 
 def _ask(name: str, question: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, log, network, pipelock, run, ssh_setup, wait, workspace
+from claude_bottle.lib import docker, env, log, network, pipelock, run, ssh_setup, wait, workspace
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.journal import Journal
@@ -47,9 +47,9 @@ class Step:
 
 def build(launch: Launch) -> Made:
     """Build the image."""
-    image = launch.plan.settings.image
-    docker.docker_build_image(launch.engine, image)
-    return Made(image, image)
+    tag = launch.plan.settings.image
+    named = tag != env.DEFAULT_IMAGE
+    return Made(docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named), tag)
 
 
 def build_workspace(launch: Launch, image: Made) -> Made:
@@ -58,7 +58,7 @@ def build_workspace(launch: Launch, image: Made) -> Made:
     if not (plan.request.with_cwd and plan.settings.derived_image):
         return image
     tag, home, id_file = plan.settings.derived_image, plan.settings.bottle_home, launch.stage / "image-id"
-    return Made(docker.docker_build_derived(launch.engine, tag, image.identity, home, plan.cwd, id_file), tag)
+    return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file), tag)
 
 
 def create_internal(launch: Launch) -> Made:
@@ -109,9 +109,9 @@ def _try_agent(
 ) -> tuple[Made, run.Result]:
     plan = launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
-    options = agent_container.agent_options(plan, internal.identity, proxy, launch.stage / "agent.env")
+    options = [*agent_container.agent_options(plan, internal.identity, workspace.name), *extra]
     name, identity = agent_container.agent_create(
-        launch.engine, launch.journal, plan, [*options, *extra], workspace.identity, say
+        launch.engine, launch.journal, plan, options, workspace.identity, proxy, say
     )
     agent_container.copy_seed(launch.engine, plan, identity, name, say)
     late = agent_container.skills_in_image(launch.engine, plan, identity)  # nothing can be removed before the start

@@ -13,10 +13,10 @@ import pytest
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
-from . import sides
+from . import inventory, sides
 from .conftest import TOKEN
 from .observe import Fields
-from .scenarios import ANSWER, FLAG, HOME, IMAGE, OTHER_HOME, SCENARIOS, TOKEN_NAME
+from .scenarios import ANSWER, FLAG, HOME, OTHER_HOME, SCENARIOS, TOKEN_NAME
 from .sides import STATUS
 
 
@@ -31,6 +31,8 @@ class Row(NamedTuple):
 
 ENVS = ("agent.Config.Env", "bottle.session.env")
 LOWER = ("http_proxy", "https_proxy", "no_proxy")
+PROXIES = (*LOWER, *(name.upper() for name in LOWER))
+UNUSED = ("FTP_PROXY", "ftp_proxy", "ALL_PROXY", "all_proxy")
 SWITCHES = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
     "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL",
@@ -66,19 +68,20 @@ DECLARED = [
     *(Row(10, f"{box}.Config.Labels.claude-bottle.*", None, "*") for box in ("agent", "sidecar")),
     *(Row(10, f"{network}.Labels.claude-bottle.*", None, "*") for network in ("internal", "egress")),
     Row(17, "agent.Config.Image", "named-*:mine", "sha256:*"),
-    Row(17, f"{STAGE}/image-id.*", None, "*"),
+    Row(86, "agent.Config.Image", "fx-*-session:latest", "sha256:*"),
     Row(18, "agent.HostConfig.Dns", None, '["127.0.0.1"]'),
     Row(18, "agent.HostConfig.DnsOptions", None, '["timeout:1", "attempts:1"]'),
     Row(
         18,
         "bottle.session.resolv.conf",
-        "nameserver 127.0.0.11\noptions *",
-        "nameserver 127.0.0.11\noptions timeout:1 *",
+        "*nameserver 127.0.0.11\noptions *",
+        "*nameserver 127.0.0.11\noptions timeout:1 *",
     ),
     Row(18, "internal.Options.com.docker.network.bridge.inhibit_ipv4", None, "true"),
-    Row(21, f"processes.1000 /usr/bin/perl {SESSION} /run/claude-bottle/environ claude *", None, "1"),
+    Row(21, f"processes.1000 /usr/bin/perl -t {SESSION} /run/claude-bottle/environ claude *", None, "1"),
     *(Row(22, f"{where}.{name}", None, "http://claude-bottle-pipelock-*:*") for where in ENVS for name in LOWER[:2]),
-    *(Row(22, f"{where}.no_proxy", None, "localhost,127.0.0.1") for where in ENVS),
+    Row(22, "agent.Config.Env.no_proxy", None, "localhost,127.0.0.1"),
+    Row(22, "bottle.session.env.no_proxy", None, "localhost,127.0.0.1,*"),
     *(Row(22, f"{where}.{name}", None, "1") for where in ENVS for name in SWITCHES),
     *(Row(26, f"agent.Config.Attach{stream}", "false", "true") for stream in ("Stdout", "Stderr")),
     Row(27, "bottle.changed./root", "C", None),
@@ -92,15 +95,29 @@ DECLARED = [
     Row(33, "bottle.session.env.TERM", "xterm", "xterm-256color"),
     Row(33, "bottle.session.env.COLORTERM", None, "truecolor"),
     Row(50, "agent.Image", "sha256:*", "sha256:*"),
-    Row(50, "agent.Config.Image", "claude-bottle:cwd-*", IMAGE),
+    Row(50, "agent.Config.Image", "claude-bottle:cwd-*", "sha256:*"),
     Row(50, "agent.Config.WorkingDir", f"{HOME}/workspace", HOME),
     Row(50, f"bottle.changed.{HOME}/workspace", "C", "A"),
     Row(50, f"bottle.changed.{HOME}/workspace*", None, "A"),
     Row(50, "afterwards.images", '["claude-bottle:cwd-*"]', None),
-    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
+    *(
+        Row(80, f"agent.Config.Env.{name}", "*", None)
+        for name in ("LITERAL", "NO_LITERAL", "DISABLE_AUTOUPDATER", "TERM", "DOCKER_HOST")
+    ),
+    *(Row(80, f"{STAGE}/docker-args.{part}", "*", None) for part in ("kind", "content")),
+    *(Row(81, f"agent.Config.Env.{name}", None, "") for name in UNUSED),
+    *(Row(81, f"bottle.session.env.{name}", None, "") for name in UNUSED),
+    *(Row(81, f"sidecar.Config.Env.{name}", None, "") for name in (*UNUSED, *PROXIES)),
+    Row(82, "agent.HostConfig.Init", None, "true"),
+    Row(82, "processes.1000 /sbin/docker-init -- sleep infinity", None, "1"),
+    Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
+    Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
 ]
-# Not on a kernel without IPv6; not with BuildKit.
+# Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", None, '["claude-bottle-pipelock"]'),
+    Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.DNSNames", "*", '*"claude-bottle-pipelock"*'),
     Row(18, "agent.HostConfig.Sysctls.net.ipv6.conf.all.disable_ipv6", None, "1"),
     Row(31, f"bottle.files.{HOME}/workspace/.dockerignore", "1000:1000 644 *", "1000:1000 644 *"),
 ]
@@ -147,7 +164,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Fields, Fi
     folder = tmp_path_factory.mktemp("effects")
     desks = {scenario.name: scenario.desk(folder / scenario.name) for scenario in SCENARIOS}
     with sides.both_launchers(folder) as launchers:
-        shell, port = (sides.run_side(launcher, SCENARIOS, desks) for launcher in launchers)
+        shell = sides.run_side(launchers[0], SCENARIOS, desks)
+        inventory.expected.update(inventory.copied_files())  # the contract's --cwd leaves them
+        port = sides.run_side(launchers[1], SCENARIOS, desks)
     return {name: (shell[name], port[name]) for name in desks}
 
 

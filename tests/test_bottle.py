@@ -1,0 +1,182 @@
+"""What goes into a bottle and what it runs, on a fake engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.sweep import TOKEN, Run, gone
+
+FORBIDDEN = "open /proc/sys/net/ipv6/conf/all/disable_ipv6: permission denied"
+MISSING = "open /proc/sys/net/ipv6/conf/all/disable_ipv6: no such file or directory"
+READ_ONLY = "write /proc/sys/net/ipv6/conf/all/disable_ipv6: read-only file system"
+
+
+def plain(folder: Path, **engine: object) -> Run:
+    """Return a start without ``--cwd``."""
+    run = Run(folder, **engine)
+    run.words.remove("--cwd")
+    return run
+
+
+def ended(run: Run) -> tuple[int, str]:
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    return child.returncode, err
+
+
+def created(run: Run, role: str) -> list[str]:
+    """Return docker's words of the last create of a role."""
+    return [argv for argv in run.fake.argvs() if argv[0] == "create" and f"claude-bottle.role={role}" in argv][-1]
+
+
+def image_word(run: Run) -> str:
+    words = created(run, "agent")
+    return words[words.index("sleep") - 1]
+
+
+def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    env = {"LITERAL": "a=b \r", "PERL5OPT": "-Mnone", "LONG": "x" * 70_000, "FROM_HOST": "${HOST}"}
+    manifest = {"bottles": {"b": {"env": env}}, "agents": {"a": {"bottle": "b"}}}
+    (run.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    run.env["HOST"] = "of the host"
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (0, []), err
+    pairs = {**env, "FROM_HOST": "of the host", "CLAUDE_CODE_OAUTH_TOKEN": TOKEN}
+    fed = "".join(f"{name}={value}\0" for name, value in pairs.items()).encode()
+    assert hashlib.sha256(fed).hexdigest() in {call.get("stdin") for call in run.fake.calls()}
+    words = [word for argv in run.fake.argvs() for word in argv]
+    assert [word for word in words if any(value in word for value in pairs.values()) or "env-file" in word] == []
+    stage = str(run.tmp)
+    assert [word for word in words if stage in word and not word.endswith("/image-id")] == []
+
+
+def test_every_container_sets_all_proxy_variables(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    assert ended(run)[0] == 0
+    upper = {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
+    names = upper | {name.lower() for name in upper}
+    for role in ("agent", "sidecar"):
+        words = created(run, role)
+        pairs = dict(words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "-e")
+        assert names <= set(pairs)
+        through = {name for name in names if pairs[name]}
+        assert through == (
+            {name for name in names if name.upper()[:4] in ("HTTP", "NO_P")} if role == "agent" else set()
+        )
+
+
+def test_two_checkouts_at_one_moment_run_their_own_images(tmp_path: Path) -> None:
+    run = plain(tmp_path / "run")
+    fault = run.fake.fault("image build#1", mode="pause", when="after")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    other = tmp_path / "other checkout"
+    other.mkdir()
+    words = [run.fake.bin / "docker", "build", "-t", "claude-bottle:latest", str(other)]
+    subprocess.run(words, check=True, capture_output=True, timeout=30)
+    run.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    ran = [image for image in run.fake.images() if image["id"] == image_word(run)]
+    assert [image["context"] for image in ran] == [str(ROOT)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "builds"),
+    [
+        ({}, 1),
+        ({"cannot_see": "/tmp/", "words": "legacy"}, 2),
+        ({"id_file": "empty", "words": "legacy"}, 1),
+        ({"id_file": "none", "words": "buildkit"}, 1),
+    ],
+    ids=str,
+)
+def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, engine: dict[str, str], builds: int) -> None:
+    run = plain(tmp_path, **engine)
+    status, err = ended(run)
+    assert status == 0, err
+    (image,) = [image for image in run.fake.images() if image["name"] == "claude-bottle:latest"]
+    word = image_word(run).removeprefix("sha256:")
+    assert len(word) >= 12 and image["id"].removeprefix("sha256:").startswith(word)
+    assert [argv[0] for argv in run.fake.argvs()].count("build") == builds
+
+
+def test_a_build_that_gives_no_id_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    run = plain(tmp_path, id_file="none")
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (1, [])
+    assert "error: docker build gave no id of the image it made (claude-bottle:latest)" in err
+    assert f"{run.tmp}/claude-bottle-stage." in err.splitlines()[-1] and "TMPDIR" in err.splitlines()[-1]
+    assert "creating network" not in err
+
+
+def test_the_users_own_tag_runs_where_its_build_gives_no_id(tmp_path: Path) -> None:
+    run = plain(tmp_path, id_file="none")
+    run.env["CLAUDE_BOTTLE_IMAGE"] = "my/own:tag"
+    status, err = ended(run)
+    assert status == 0, err
+    assert image_word(run) == "my/own:tag"
+
+
+def test_an_image_that_the_engine_does_not_have_is_never_pulled(tmp_path: Path) -> None:
+    run = plain(tmp_path, loads_nothing=True)
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (1, [])
+    assert "error: the image was built, but the engine does not have it" in err
+    assert "claude-bottle:latest" not in {argv[-1] for argv in run.fake.argvs() if argv[0] == "pull"}
+
+
+@pytest.mark.parametrize(("failure", "tries"), [(MISSING, 2), (FORBIDDEN, 1), (READ_ONLY, 1)])
+def test_only_a_kernel_without_ipv6_is_a_reason_to_leave_it_on(tmp_path: Path, failure: str, tries: int) -> None:
+    run = plain(tmp_path)
+    run.fake.fault(f"agent start#1: {failure}")
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (0 if tries == 2 else 1, [])
+    assert tries == 2 or failure in err
+    agents = [argv for argv in run.fake.argvs() if argv[0] == "create" and "claude-bottle.role=agent" in argv]
+    assert ["--sysctl" in argv for argv in agents] == [True, False][:tries]
+    nets = [argv for argv in run.fake.argvs() if argv[:2] == ["network", "create"]]
+    assert len(nets) == 2 and all("--ipv6=false" in argv for argv in nets)
+
+
+def test_the_end_of_the_sidecar_ends_the_session_and_is_said_once(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    until_stage_gone = f"while ls {run.tmp}/claude-bottle-stage.* >/dev/null 2>&1; do sleep 0.1; done"
+    run.fake.session(f"docker rm -f claude-bottle-pipelock-a\n{until_stage_gone}\n")
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (69, []), err
+    assert [line for line in err.splitlines() if "sidecar has stopped" in line] == [
+        "claude-bottle: error: pipelock: the sidecar has stopped, so nothing gets out of the bottle any more"
+    ]
+
+
+def test_a_watch_that_fails_while_the_sidecar_runs_says_nothing(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    run.fake.fault("sidecar wait: the connection broke")
+    inspected = f"grep -qa State.Status {run.fake.folder}/calls"
+    run.fake.session(f"until {inspected}; do sleep 0.1; done; exit 7")
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (7, []), err
+    assert "sidecar has stopped" not in err
+
+
+def test_the_watch_ends_with_the_session(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    assert ended(run)[0] == 0
+    (watch,) = run.fake.pids("wait")
+    assert gone(watch)
+
+
+def test_a_bottle_made_from_an_id_is_listed_with_its_tag(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    run.fake.session(f"{ROOT}/cli.sh list active >{tmp_path}/listed 2>&1")
+    run.env["CLAUDE_BOTTLE_IMAGE"] = "my/own:tag"
+    assert ended(run)[0] == 0
+    assert "\tmy/own:tag\t" in (tmp_path / "listed").read_text()
