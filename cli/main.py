@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import env, log, wait
+from claude_bottle.lib import env, log, notes, wait
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.report import report
 
@@ -164,6 +164,7 @@ def main(invoked: str, words: Sequence[str]) -> int:
         usage(program)
         return 2
     wait.signals_install()
+    notes.show()
     try:
         result = commands.commands[name].main(rest, program, standalone_mode=False, obj=program)
     except HelpAsked as asked:

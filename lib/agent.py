@@ -12,7 +12,8 @@ from pathlib import Path
 from claude_bottle.lib import docker, log, run, skills, tarstream
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import AGENT, IMAGE_LABEL, Journal
+from claude_bottle.lib.inventory import AGENT, PREFIX
+from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
 
@@ -36,7 +37,7 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
         network: id of the internal network.
         tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{IMAGE_LABEL}={tag}"]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{PREFIX}image={tag}"]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words

@@ -2,117 +2,231 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 
-from claude_bottle.lib import log, run, terminal, wait
+from claude_bottle.lib import inventory, log, terminal, wait
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.journal import (
-    AGENT,
-    EGRESS,
-    INTERNAL,
-    OWNER_LABEL,
-    ROLE_LABEL,
-    SIDECAR,
-    STAGE,
-    WORKSPACE,
-    Journal,
-)
+from claude_bottle.lib.errors import BottleError, Interrupted
+from claude_bottle.lib.inventory import CONTAINER, NETWORK, ROLES, Item
+from claude_bottle.lib.journal import Journal
 
+DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
+LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about
+TALK_SECONDS = 5.0
 TRIES = 3
 PAUSE_SECONDS = 0.5
-
-_LISTS: dict[str, tuple[str, ...]] = {
-    "container": ("ps", "-aq", "--no-trunc"),
-    "network": ("network", "ls", "-q", "--no-trunc"),
-    "image": ("image", "ls", "-q", "--no-trunc"),
-}
-_REMOVES: dict[str, tuple[str, ...]] = {
-    "container": ("rm", "-f", "-v"),
-    "network": ("network", "rm"),
-    "image": ("image", "rm", "-f"),
-}
-_ORDER = (
-    ("container", AGENT),
-    ("container", SIDECAR),
-    ("network", INTERNAL),
-    ("network", EGRESS),
-    ("image", WORKSPACE),
-)
+LONGEST_PAUSE_SECONDS = 10.0
 
 
-def cleanup_all(engine: Engine, journal: Journal) -> bool:
-    """Remove everything that the journal says may exist (shell: cleanup_all; contract section 12).
+@dataclass(frozen=True)
+class Remains:
+    """What a teardown could not remove.
 
-    Idempotent; a failure is tried again, then named on stderr, and the walk goes on.
+    Attributes:
+        left: each thing that may still be there, and why.
+        final: whether the engine itself refuses; otherwise it may help to go on trying.
+    """
+
+    left: dict[str, str] = field(default_factory=dict)
+    final: bool = True
+
+
+class Teardown:
+    """One walk over all that a launch may have made (shell: cleanup_all; contract section 12).
+
+    Idempotent. A failure is tried again, the walk goes on, and what is left in the end is said by name.
 
     Args:
         engine: that the launch was made on.
         journal: of the launch.
-
-    Returns:
-        Whether nothing is left.
+        seconds: how long all of it may take.
+        late_seconds: how long to look for what docker gave no answer about.
+        tries: how often to try what the engine refuses.
     """
-    terminal.tty_restore()
-    clean = True
-    for kind, role in _ORDER:
-        if journal.names(role):
-            remove = partial(_remove, engine, journal.owner, kind, role)
-            clean = _retried(remove, kind, journal.names(role)[-1]) and clean
-    for path in journal.names(STAGE):
-        clean = _retried(partial(_remove_stage, path), "folder", path) and clean
-    return clean
 
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        *,
+        seconds: float = DEADLINE_SECONDS,
+        late_seconds: float = LATE_SECONDS,
+        tries: float = TRIES,
+    ) -> None:
+        self.journal = journal
+        self.began = time.monotonic()
+        self.until = self.began + seconds
+        self.late_until = self.began + late_seconds
+        self.tries = tries
+        self.engine = engine.bounded(self.until, self._look_around)
+        self.doing = ""
+        self.waits_since = self.began
+        self.talked = False
+        self.signals = wait.signals_seen()
+        self.left: dict[str, str] = {}
+        self.unanswered = False
 
-def _retried(remove: Callable[[], str], kind: str, name: str) -> bool:
-    failure = ""
-    for attempt in range(TRIES):
-        failure = remove()
-        if not failure:
+    def run(self) -> Remains:
+        """Remove everything; return what is left."""
+        terminal.tty_restore()
+        if self.journal.on_the_engine():
+            self._empty_engine()
+        remains = Remains(dict(self.left), not self.unanswered)
+        for entry in self.journal.folders():
+            problem = _remove_folder(entry.name)
+            if problem:
+                remains.left[entry.title] = problem
+        return remains
+
+    def _empty_engine(self) -> None:
+        """Try until nothing is left, the engine has refused often enough, or the time is over."""
+        refusals, pause = 0, PAUSE_SECONDS
+        try:
+            while True:
+                self._try()
+                refusals += bool(self.left) and not self.unanswered
+                if not self.left or refusals >= self.tries or not self._time_left():
+                    return
+                self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        except Interrupted:  # the rest is the reaper's
+            self.unanswered = True
+            self._all_left("the teardown was cut short")
+
+    def _time_left(self) -> bool:
+        late = all(entry.lost for entry in self.journal.on_the_engine())
+        return time.monotonic() < (self.late_until if late else self.until)
+
+    def _try(self) -> None:
+        self.left, self.unanswered = {}, False
+        try:
+            if self._is_the_same_engine():
+                for kind in (CONTAINER, NETWORK):
+                    self._remove_all(kind)
+        except OSError as problem:  # the docker client is gone, or no process can be had
+            self._all_left(problem.strerror or str(problem))
+
+    def _is_the_same_engine(self) -> bool:
+        self.doing = "asking the engine"
+        try:
+            now = self.engine.asked()
+        except BottleError as problem:
+            self.unanswered = True
+            self._all_left("; ".join([problem.message, *problem.hints]))
+            return False
+        if now.identity == self.engine.identity:
+            self._answered()
             return True
-        if attempt < TRIES - 1:
-            _pause()
-    log.log_warn(f"could not remove {kind} '{name}': {failure}")
-    return False
+        self.tries = 0
+        reason = f"another engine answers at {now.where}: {now.identity} instead of {self.engine.identity}"
+        self.left = {f"{entry.title} ({entry.identity})": reason for entry in self.journal.on_the_engine()}
+        return False
+
+    def _all_left(self, reason: str, kind: str = "") -> None:
+        for entry in self.journal.on_the_engine():
+            if kind in ("", entry.kind):
+                self.left.setdefault(entry.title, reason)
+
+    def _remove_all(self, kind: str) -> None:
+        """Remove what there is of a kind; what docker gave no answer about counts as left until it is found."""
+        if not any(entry.kind == kind for entry in self.journal.on_the_engine()):
+            return
+        self.doing = f"looking for {kind}s"
+        every = ["-a"] if kind == CONTAINER else []
+        try:
+            there = inventory.look(self.engine, kind, [*every, *inventory.of_launch(self.journal.owner.launch)])
+        except inventory.LookFailed as failed:
+            self.unanswered = self.unanswered or failed.answer.timed_out
+            self._all_left(failed.answer.failure, kind)
+            return
+        self._answered()
+        for item in sorted(there, key=_turn):
+            self._remove(item)
+        self._strike_out(kind)
+
+    def _remove(self, item: Item) -> None:
+        self.doing = f"removing {item.kind} '{item.name}'"
+        removal = inventory.remove(self.engine, item.kind, [item.identity])
+        self._answered()
+        if removal.left:
+            self.left[f"{item.kind} '{item.name}'"] = removal.failure
+            self.unanswered = self.unanswered or removal.timed_out
+            return
+        for entry in self.journal.on_the_engine():
+            if (entry.kind, entry.name) == (item.kind, item.name):
+                entry.lost = False
+
+    def _strike_out(self, kind: str) -> None:
+        """Take what is gone out of the list; what may still come stays in it."""
+        for entry in self.journal.on_the_engine():
+            if entry.kind != kind or entry.title in self.left:
+                continue
+            if entry.lost:
+                self.unanswered = True
+                self.left[entry.title] = "docker gave no answer when it was to be made: it may still come"
+            else:
+                entry.gone = True
+
+    def _pause(self, seconds: float) -> None:
+        end = min(time.monotonic() + seconds, self.until)
+        while time.monotonic() < end:
+            wait.wait_for(deadline=min(end, self._look_around()))
+
+    def _answered(self) -> None:
+        """Begin to count again: what is slow is worth a word, not that there is much to do."""
+        if not any(entry.lost for entry in self.journal.on_the_engine()):
+            self.waits_since = time.monotonic()
+
+    def _look_around(self) -> float:
+        """Say what is waited for when it takes long; return when to look again.
+
+        Raises:
+            Interrupted: the user does not want to wait: the second Ctrl-C of a launch.
+        """
+        pressed = wait.signals_seen()[len(self.signals) :].count(signal.SIGINT)
+        if pressed > (not self.signals):
+            raise Interrupted(signal.SIGINT)
+        if self.talked:
+            return math.inf
+        if not pressed and time.monotonic() < self.waits_since + TALK_SECONDS:
+            return self.waits_since + TALK_SECONDS
+        self.talked = True
+        most = self.until - time.monotonic()
+        keys = "Ctrl-C" if self.signals or pressed else "Ctrl-C twice"
+        log.log_info(f"still {self.doing}; {most:.0f} s more at most; {keys} leaves the rest to the background")
+        return math.inf
 
 
-def _pause() -> None:
-    end = time.monotonic() + PAUSE_SECONDS
-    while time.monotonic() < end:
-        wait.wait_for(deadline=end)
+def _turn(item: Item) -> int:
+    return ROLES.index(item.role) if item.role in ROLES else len(ROLES)
 
 
-def _remove(engine: Engine, owner: str, kind: str, role: str) -> str:
-    """Return why something of this kind and role is still there, or an empty text."""
-    filters = ("--filter", f"label={OWNER_LABEL}={owner}", "--filter", f"label={ROLE_LABEL}={role}")
-    found = _call(engine, [*_LISTS[kind], *filters])
-    if not found.ok:
-        return found.failure
-    for identity in dict.fromkeys(found.text.split()):
-        removed = _call(engine, [*_REMOVES[kind], identity])
-        if not removed.ok and not _is_gone(removed.failure):
-            return removed.failure
-    return ""
+def _remove_folder(path: str) -> str:
+    """Return why a folder is still there, or an empty text."""
+    for _ in range(TRIES):
+        try:
+            shutil.rmtree(path)
+        except OSError as problem:
+            failure = problem.strerror or str(problem)
+        if not os.path.lexists(path):
+            return ""
+        wait.pause(PAUSE_SECONDS)
+    return failure
 
 
-def _call(engine: Engine, words: Sequence[str]) -> run.Result:
-    try:
-        return engine.capture(words)
-    except Exception as problem:  # docker gone from PATH, no process to be had: the walk goes on
-        return run.Result(1, err=str(problem).encode("utf-8", "replace"))
+def cleanup_all(engine: Engine, journal: Journal) -> Remains:
+    """Remove everything that the journal says may exist, and name what is left (shell: cleanup_all).
 
-
-def _is_gone(failure: str) -> bool:
-    return "No such" in failure or "not found" in failure
-
-
-def _remove_stage(path: str) -> str:
-    try:
-        shutil.rmtree(path)
-    except OSError as problem:
-        if os.path.lexists(path):
-            return problem.strerror or str(problem)
-    return ""
+    Args:
+        engine: that the launch was made on.
+        journal: of the launch.
+    """
+    remains = Teardown(engine, journal).run()
+    for title, why in remains.left.items():
+        log.log_warn(f"could not remove {title}: {why}")
+    return remains

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import docker, log, terminal
+from claude_bottle.lib import inventory, log, terminal
 from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.inventory import CONTAINER, NETWORK, Item
 
 
 def cleanup() -> int:
@@ -16,24 +18,23 @@ def cleanup() -> int:
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
-    containers = _find(engine, ["ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.ID}}"])
-    networks = _find(engine, ["network", "ls", "--no-trunc", "--format", "{{.Name}}\t{{.ID}}"])
+    containers = inventory.ours(engine, CONTAINER, "-a")
+    networks = inventory.ours(engine, NETWORK)
     if not containers and not networks:
         log.log_info("nothing to clean up")
         return 0
-    for kind, found in (("container", containers), ("network", networks)):
-        for name, _ in found:
-            log.line(f"  {kind} {name}")
+    for item in (*containers, *networks):
+        log.line(f"  {item.kind} {item.name}")
     terminal.confirm("remove all of the above?")
-    if containers:
-        docker.docker_step(engine, "docker rm", ["rm", "-f", "-v", *(identity for _, identity in containers)])
-    if networks:
-        docker.docker_step(engine, "docker network rm", ["network", "rm", *(identity for _, identity in networks)])
+    _remove(engine, "docker rm", containers)
+    _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(containers)} containers and {len(networks)} networks")
     return 0
 
 
-def _find(engine: Engine, words: list[str]) -> list[tuple[str, str]]:
-    """Return name and id of each; the id, because a name may be somebody else's by the time of the answer."""
-    rows = (line.partition("\t") for line in docker.docker_list_own(engine, words))
-    return [(name, identity) for name, _, identity in rows]
+def _remove(engine: Engine, what: str, items: list[Item]) -> None:
+    """Remove things by id, because a name may be somebody else's by the time of the answer."""
+    if items:
+        removal = inventory.remove(engine, items[0].kind, [item.identity for item in items])
+        if removal.left:
+            raise DockerError(f"{what} failed: {removal.failure}")

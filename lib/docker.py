@@ -9,7 +9,8 @@ from pathlib import Path
 from claude_bottle.lib import log, run
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import OWNER_LABEL, ROLE_LABEL, SLUG_LABEL, Journal
+from claude_bottle.lib.inventory import CONTAINER, labels
+from claude_bottle.lib.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
 _BUILT = re.compile(
@@ -17,6 +18,9 @@ _BUILT = re.compile(
     r"|^#\d+ (?:writing image|exporting manifest|exporting manifest list) (sha256:[0-9a-f]{64})",
     re.MULTILINE,
 )
+# Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
+_CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
+_ID = re.compile("[0-9a-f]{12,64}")
 HARDENING = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 # The client gives these of its own configuration to every container that is not told them, passwords and all.
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
@@ -47,33 +51,21 @@ def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable
     return result.text
 
 
-def docker_container_exists(engine: Engine, name: str) -> bool:
-    """Say whether a container has the name; the create call stays the arbiter (shell: docker_container_exists).
+def docker_exists(engine: Engine, kind: str, name: str) -> bool:
+    """Say whether a name is taken; the create call stays the arbiter (shell: docker_container_exists, network_exists).
+
+    Args:
+        engine: to ask.
+        kind: CONTAINER or NETWORK.
+        name: to look for.
 
     Raises:
         DockerError: the engine gave no answer.
     """
-    answer = engine.query(["container", "inspect", name])
+    answer = engine.query([kind, "inspect", name])
     if answer.timed_out:
         raise DockerError(answer.failure)
     return answer.ok
-
-
-def docker_list_own(engine: Engine, words: list[str]) -> list[str]:
-    """Return docker's lines that begin with a name of ours, sorted (shell: docker_list_own).
-
-    Args:
-        engine: to ask.
-        words: of a call that lists names first.
-
-    Raises:
-        DockerError: it failed; docker's own words have been printed, as in the shell.
-    """
-    answer = engine.query(words)
-    if not answer.ok:
-        log.write(answer.err if answer.err.endswith(b"\n") else answer.err + b"\n")
-        raise DockerError(f"docker {words[0]} failed")
-    return sorted((line for line in answer.text.split("\n") if line.startswith("claude-bottle-")), key=log.encode)
 
 
 def container_names(base: str) -> Iterator[str]:
@@ -106,10 +98,10 @@ def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
         DockerError: the engine gave no answer.
     """
     if pinned:
-        if docker_container_exists(engine, pinned):
+        if docker_exists(engine, CONTAINER, pinned):
             raise pinned_taken(pinned)
         return pinned
-    return next(name for name in container_names(base) if not docker_container_exists(engine, name))
+    return next(name for name in container_names(base) if not docker_exists(engine, CONTAINER, name))
 
 
 def is_name_conflict(result: run.Result) -> bool:
@@ -117,10 +109,33 @@ def is_name_conflict(result: run.Result) -> bool:
     return "container name" in result.failure and "already in use" in result.failure
 
 
-def labels(owner: str, slug: str, role: str) -> list[str]:
-    """Return the options that say whose a thing is; it has them from its create call on."""
-    pairs = ((OWNER_LABEL, owner), (SLUG_LABEL, slug), (ROLE_LABEL, role))
-    return [word for name, value in pairs for word in ("--label", f"{name}={value}")]
+def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequence[str]) -> run.Result:
+    """Make a thing on the engine, noted before docker is asked and again when it has answered.
+
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        role: of the thing.
+        name: that it is to get; it may turn out to be taken.
+        words: of the call, which prints the thing's id.
+
+    Raises:
+        DockerError: docker says that it is made, but not under which id.
+    """
+    entry = journal.intend(role, name)
+    made = engine.capture(words)
+    if made.ok:
+        identity = made.text.strip()
+        if not _ID.fullmatch(identity):
+            raise DockerError(
+                f"docker {run.call_name(words)} gave no id but '{identity}'", [f"the client is {engine.client}"]
+            )
+        journal.answered(entry, identity)
+    elif made.timed_out or any(word in made.failure for word in _CUT_OFF):
+        journal.lost(entry)
+    else:
+        journal.answered(entry, "")
+    return made
 
 
 def proxies(proxy: str) -> list[str]:
@@ -151,7 +166,7 @@ def helper(
 def create_container(
     engine: Engine, journal: Journal, slug: str, role: str, name: str, words: Iterable[str], proxy: str = ""
 ) -> run.Result:
-    """Create a container under a name that may turn out to be taken; noted before docker is asked.
+    """Create a container under a name that may turn out to be taken.
 
     Args:
         engine: to ask.
@@ -162,9 +177,8 @@ def create_container(
         words: the other options, the image and its arguments.
         proxy: the address that its programs go out by, or an empty text.
     """
-    journal.intend(role, name)
     marks = [*labels(journal.owner, slug, role), *HARDENING, *proxies(proxy)]
-    return engine.capture(["create", "--name", name, *marks, *words])
+    return create(engine, journal, role, name, ["create", "--name", name, *marks, *words])
 
 
 def image_context() -> Path:

@@ -7,10 +7,12 @@ what it reads to find its engine, is settled before anything is made, and the re
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from claude_bottle.lib import run
 from claude_bottle.lib.errors import BottleError
 
 DEFAULT_CONTEXT = "default"
+SHORTEST_SECONDS = 1.0
 _ID_LINE = " ID: "
+_KEPT = ("client", "host", "context", "config", "cert_path", "identity")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Engine:
         config: folder of the client's configuration.
         cert_path: folder of the client's TLS keys, empty for the configuration's own.
         identity: the id that the engine gave itself; empty before it has been asked.
+        until: when every call is to have ended, in seconds of ``time.monotonic()``.
+        check: called while a call is waited for, in place of looking for signals.
     """
 
     client: str
@@ -40,6 +46,13 @@ class Engine:
     config: str
     cert_path: str
     identity: str = ""
+    until: float = field(default=math.inf, compare=False)
+    check: run.Check = field(default=run.uninterrupted, compare=False)
+
+    @property
+    def where(self) -> str:
+        """How it is reached, for a message."""
+        return self.host or f"context '{self.context}'"
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a call."""
@@ -62,10 +75,27 @@ class Engine:
         stdin: Iterable[bytes] = (),
         interruptible: bool = False,
     ) -> run.Result:
-        """Run docker detached from the terminal and return what it said; see ``run.capture``."""
-        return run.capture(
-            self.client, words, self.environment(), seconds=seconds, stdin=stdin, interruptible=interruptible
-        )
+        """Run docker detached from the terminal and return what it said; see ``run.capture``.
+
+        Args:
+            words: docker's arguments.
+            seconds: the longest it may be silent.
+            stdin: pieces of what it reads.
+            interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
+                removed then.
+        """
+        check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
+        seconds = min(seconds, max(SHORTEST_SECONDS, self.until - time.monotonic()))
+        return run.capture(self.client, words, self.environment(), seconds=seconds, stdin=stdin, check=check)
+
+    def bounded(self, until: float, check: run.Check) -> Engine:
+        """Return the same engine for calls that have one end in common.
+
+        Args:
+            until: seconds of ``time.monotonic()``; a call that begins later has a moment all the same.
+            check: see ``run.capture``.
+        """
+        return replace(self, until=until, check=check)
 
     def query(self, words: Sequence[str]) -> run.Result:
         """Run a docker call that changes nothing; it is short, and a signal ends it."""
@@ -100,7 +130,7 @@ class Engine:
 
     def dump(self) -> dict[str, str]:
         """Return all of it as a line of the journal holds it."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _KEPT}
 
 
 def engine_find(environ: Mapping[str, str]) -> Engine:

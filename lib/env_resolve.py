@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest import Manifest, bottle_part
+from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names
+from claude_bottle.lib.manifest_parse import EnvEntry
 from claude_bottle.lib.problems import fail_with, nearest
 
-_HOST = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class EnvEntry:
-    """One variable: its literal value, the host variable it comes from, or the question to ask."""
-
-    name: str
-    mode: Literal["literal", "host", "secret"]
-    text: str
+# What Claude Code takes for a login, and what makes it use another provider's.
+CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", env.TOKEN_NAME)
+PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
+_OFF = ("", "0", "false", "no", "off")
+_VARIABLE = re.compile(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_])", re.ASCII)
 
 
 class Secrets:
@@ -71,7 +66,7 @@ def env_check_object(manifest: Manifest, bottle: str) -> None:
     Raises:
         BottleError: it is something else.
     """
-    if not isinstance(bottle_part(manifest, bottle, "env"), dict | None):
+    if not manifest_env_names(manifest, bottle):
         env_check(manifest, bottle)
 
 
@@ -81,21 +76,43 @@ def env_check(manifest: Manifest, bottle: str) -> None:
     Raises:
         BottleError: with all that is wrong; never with a value.
     """
-    fail_with(map(manifest.problem, manifest.faults_at("bottles", bottle, "env")))
+    fail_with(manifest.checks.problems("bottles", bottle, "env"))
 
 
 def env_entries(manifest: Manifest, bottle: str) -> tuple[EnvEntry, ...]:
     """Return the variables in manifest order (shell: env_entries); those of a wrong type are left out."""
-    values = bottle_part(manifest, bottle, "env")
-    values = values if isinstance(values, dict) else {}
-    return tuple(_entry(name, value) for name, value in values.items() if isinstance(value, str))
+    return manifest_bottle(manifest, bottle).env
 
 
-def _entry(name: str, value: str) -> EnvEntry:
-    if value.startswith("?"):
-        return EnvEntry(name, "secret", value[1:])
-    host = _HOST.fullmatch(value)
-    return EnvEntry(name, "host", host[1]) if host else EnvEntry(name, "literal", value)
+def env_warnings(manifest: Manifest, bottle: str) -> list[str]:
+    """Return a line for each literal that reads as if something in it were expanded; never the value."""
+    return [
+        f"bottle '{bottle}': env '{entry.name}' has a $NAME in it, which nothing expands; "
+        "only a value that is ${NAME} and no more takes the host's"
+        for entry in env_entries(manifest, bottle)
+        if entry.mode == "literal" and _VARIABLE.search(entry.text)
+    ]
+
+
+def env_has_login(entries: Iterable[EnvEntry], environ: Mapping[str, str]) -> bool:
+    """Say whether a bottle's env has what Claude Code logs in with, so that it will not ask.
+
+    Args:
+        entries: of the bottle.
+        environ: the caller's environment.
+    """
+    return any(
+        (entry.name in CREDENTIALS and bool(_known_value(entry, environ)))
+        or (entry.name in PROVIDERS and _known_value(entry, environ).lower() not in _OFF)
+        for entry in entries
+    )
+
+
+def _known_value(entry: EnvEntry, environ: Mapping[str, str]) -> str:
+    """Return what is known of a value before any question; of a secret only that there will be one."""
+    if entry.mode == "host":
+        return environ.get(entry.text, "unset")  # which a start does not get past
+    return entry.text if entry.mode == "literal" else "asked for"
 
 
 def no_terminal(name: str) -> str:
@@ -128,7 +145,7 @@ def env_check_values(
             continue
         line, hints = _value_problem(entry, environ, has_terminal)
         if line:
-            problems.append(BottleError(line, [manifest.where(("bottles", bottle, "env", entry.name)), *hints]))
+            problems.append(BottleError(line, [entry.at, *hints]))
     fail_with(problems)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
+from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.problems import Gathered
+from claude_bottle.lib.summary import summarise
 
 
 def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
@@ -28,26 +30,22 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     gathered = Gathered()
     with gathered:
         manifest.manifest_require_agent(found, agent)
-    skills = manifest.manifest_agent_skills(found, agent)
     bottle = manifest.manifest_agent_bottle(found, agent)
     keys = _check_bottle(gathered, found, agent, bottle) if bottle else ()
-    gathered.fail([*found.unknown_keys("agents", agent), *found.unknown_keys("bottles", bottle)])
-    names = manifest.manifest_env_names(found, bottle) if bottle else ()
-    for warning in found.warnings:
+    gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
+    for warning in (*found.warnings, *env_resolve.env_warnings(found, bottle)):
         log.log_warn(warning)
-    log.labelled("agent", agent)
-    log.labelled("env (names only)", log.join_words(" ", env_resolve.env_names(names, settings.has_token)))
-    log.labelled("skills", log.join_words(" ", skills))
-    log.labelled("prompt", manifest.manifest_prompt_summary(manifest.manifest_agent_prompt(found, agent)))
-    log.labelled("bottle", bottle or "(none)")
-    if bottle:
-        _print_bottle(found, bottle, keys)
+    shown = summarise(found, agent, keys, settings.has_token)
+    shown.say_agent()
+    shown.say_env_and_skills()
+    shown.say_prompt()
+    shown.say_bottle(with_entries=True)
     log.data_line()
     return 0
 
 
-def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[ssh.SshEntry, ...]:
-    keys: tuple[ssh.SshEntry, ...] = ()
+def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[SshEntry, ...]:
+    keys: tuple[SshEntry, ...] = ()
     with gathered:
         manifest.manifest_require_bottle(found, agent, bottle)
     with gathered:
@@ -57,13 +55,3 @@ def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bott
     with gathered:
         pipelock_hosts.pipelock_check_allowlist(found, bottle)
     return keys
-
-
-def _print_bottle(found: manifest.Manifest, bottle: str, keys: tuple[ssh.SshEntry, ...]) -> None:
-    log.labelled("  ssh hosts", log.join_words(", ", [entry.host for entry in keys]))
-    for entry in keys:
-        known = "yes" if entry.known_host_key else "no"
-        target = f"{entry.user}@{entry.hostname}:{entry.port}"
-        log.log_info(f"    {entry.host} -> {target} key {entry.identity_file} known-host-key {known}")
-    hosts = pipelock_hosts.allowed_hosts(found, bottle, keys)
-    log.labelled("  egress", pipelock_hosts.pipelock_allowlist_summary(hosts))

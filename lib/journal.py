@@ -11,31 +11,43 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.inventory import KINDS, Owner
 
-OWNER_LABEL = "claude-bottle.owner"
-SLUG_LABEL = "claude-bottle.slug"
-ROLE_LABEL = "claude-bottle.role"
-IMAGE_LABEL = "claude-bottle.image"
-
-AGENT = "agent"
-SIDECAR = "sidecar"
-INTERNAL = "internal"
-EGRESS = "egress"
-WORKSPACE = "workspace"
 STAGE = "stage"
 
 
-def new_owner() -> str:
-    """Return a random label that names one launch."""
+def new_launch() -> str:
+    """Return a random word that names one launch."""
     return secrets.token_hex(16)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Entry:
-    """One thing that may exist: what it is and the name (or path) it was to get."""
+    """One thing that may exist.
+
+    Attributes:
+        role: what it is.
+        name: the name, or path, that it was to get.
+        identity: the id that the engine gave it; empty before it has answered.
+        gone: the engine will not make it, or has removed it.
+        lost: docker gave no answer: the thing may come later.
+    """
 
     role: str
     name: str
+    identity: str = ""
+    gone: bool = False
+    lost: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The engine's word for it; empty for a folder of the host's."""
+        return KINDS.get(self.role, "")
+
+    @property
+    def title(self) -> str:
+        """How it is named in a message."""
+        return f"{self.kind or 'folder'} '{self.name}'"
 
 
 @dataclass
@@ -43,11 +55,11 @@ class Journal:
     """The list of what a launch may have made.
 
     Args:
-        owner: the launch's own label, on everything it makes.
+        owner: whose it is, on a label of everything that is made.
         sink: takes each line; the reaper's pipe.
     """
 
-    owner: str
+    owner: Owner
     sink: Callable[[bytes], None] = lambda line: None
     entries: list[Entry] = field(default_factory=list)
     children: set[int] = field(default_factory=set)
@@ -59,14 +71,38 @@ class Journal:
         self.engine = engine
         self._tell(engine=engine.dump())
 
-    def intend(self, role: str, name: str) -> None:
+    def intend(self, role: str, name: str) -> Entry:
         """Note that something is about to be made."""
-        self.entries.append(Entry(role, name))
         self._tell(intend=[role, name])
+        return self._add(role, name)
 
-    def names(self, role: str) -> list[str]:
-        """Return the names under which things of a role may exist."""
-        return [entry.name for entry in self.entries if entry.role == role]
+    def _add(self, role: str, name: str) -> Entry:
+        self.entries.append(Entry(role, name))
+        return self.entries[-1]
+
+    def answered(self, entry: Entry, identity: str) -> None:
+        """Note that the engine has made a thing, or with an empty text that it has refused to."""
+        self._tell(answered=[self.entries.index(entry), identity])
+        entry.identity = identity
+        entry.gone = not identity
+
+    def lost(self, entry: Entry) -> None:
+        """Note that docker gave no answer in time."""
+        self._tell(lost=self.entries.index(entry))
+        entry.lost = True
+
+    def on_the_engine(self) -> list[Entry]:
+        """Return what may exist on the engine."""
+        return [entry for entry in self.entries if entry.kind and not entry.gone]
+
+    def folders(self) -> list[Entry]:
+        """Return the folders on the host."""
+        return [entry for entry in self.entries if not entry.kind]
+
+    def lose_unanswered(self) -> None:
+        """Take what the engine has not answered about for what may still come."""
+        for entry in self.on_the_engine():
+            entry.lost = entry.lost or not entry.identity
 
     def child(self, pid: int, alive: bool) -> None:
         """Note a process that would outlive a killed launcher, or that it has ended."""
@@ -93,7 +129,12 @@ class Journal:
         """
         what = json.loads(line)
         if "intend" in what:
-            self.entries.append(Entry(*what["intend"]))
+            self._add(*what["intend"])
+        elif "answered" in what:
+            index, identity = what["answered"]
+            self.answered(self.entries[index], identity)
+        elif "lost" in what:
+            self.lost(self.entries[what["lost"]])
         elif "child" in what:
             pid, alive = what["child"]
             (self.children.add if alive else self.children.discard)(pid)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import docker, log
+from claude_bottle.lib import inventory, log
 from claude_bottle.lib.engine import docker_require
-from claude_bottle.lib.journal import IMAGE_LABEL, ROLE_LABEL, SIDECAR
+from claude_bottle.lib.inventory import CONTAINER, SIDECAR, Item
 from claude_bottle.lib.manifest import manifest_load
 from claude_bottle.lib.pipelock import pipelock_container_name
-
-ACTIVE_FORMAT = (
-    f'{{{{.Names}}}}\t{{{{or (.Label "{IMAGE_LABEL}") .Image}}}}\t{{{{.Status}}}}\t{{{{.Label "{ROLE_LABEL}"}}}}'
-)
 
 
 def list_agents(cwd: str, home: str) -> int:
@@ -24,9 +20,8 @@ def list_agents(cwd: str, home: str) -> int:
     agents = manifest_load(cwd, home).agents
     if not agents:
         log.log_info("no agents defined")
-    for name, agent in agents.items():
-        bottle = agent.get("bottle") if isinstance(agent, dict) else None
-        log.data_line(f"{name}\t{bottle if isinstance(bottle, str) and bottle else '(none)'}")
+    for agent in agents.values():
+        log.data_line(f"{agent.name}\t{agent.bottle or '(none)'}")
     return 0
 
 
@@ -36,16 +31,14 @@ def list_active() -> int:
     Raises:
         BottleError: docker gave no answer.
     """
-    engine = docker_require(os.environ)
-    rows = (line.split("\t") for line in docker.docker_list_own(engine, ["ps", "--format", ACTIVE_FORMAT]))
-    active = [row[:3] for row in rows if not _is_sidecar(row[0], row[-1])]
+    active = [item for item in inventory.ours(docker_require(os.environ), CONTAINER) if not _is_sidecar(item)]
     if not active:
         log.log_info("no active containers")
-    for row in active:
-        log.data_line("\t".join(row))
+    for item in active:
+        log.data_line("\t".join((item.name, item.image or item.shown_image, item.status)))
     return 0
 
 
-def _is_sidecar(name: str, role: str) -> bool:
+def _is_sidecar(item: Item) -> bool:
     """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
-    return role == SIDECAR if role else name.startswith(pipelock_container_name(""))
+    return item.role == SIDECAR if item.role else item.name.startswith(pipelock_container_name(""))

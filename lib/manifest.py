@@ -4,78 +4,46 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from claude_bottle.lib import schema_check, strict_json
+from claude_bottle.lib import strict_json
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.problems import Gathered, UnseenByShell, fail_with, nearest
-from claude_bottle.lib.schema_check import Fault, Place
+from claude_bottle.lib.manifest_check import Checks
+from claude_bottle.lib.manifest_parse import Bottle, Sources, parse_agents, parse_bottles
+from claude_bottle.lib.manifest_words import FILE_NAME as FILE_NAME
+from claude_bottle.lib.problems import Gathered, fail_with, nearest
 
-FILE_NAME = "claude-bottle.json"
 MAX_BYTES = 16 * 1024 * 1024
+NO_SOURCES = Sources()
 
 
-@dataclass(frozen=True)
 class Manifest:
-    """The merged manifest.
+    """The merged manifest as typed values; it is checked when what is wrong in it, or a bottle, is first asked for.
 
-    Attributes:
-        merged: all of it.
-        files: where it came from, the cwd's first.
-        parts: what each of the files holds.
+    Args:
+        merged: the whole of it.
+        sources: where it comes from.
         repeated: a warning for each key that a file has twice.
     """
 
-    merged: dict[str, Any]
-    files: tuple[str, ...]
-    parts: tuple[dict[str, Any], ...]
-    repeated: tuple[str, ...]
-
-    @property
-    def bottles(self) -> dict[str, Any]:
-        """The bottles by name."""
-        return self.merged.get("bottles") or {}
-
-    @property
-    def agents(self) -> dict[str, Any]:
-        """The agents by name."""
-        return self.merged.get("agents") or {}
+    def __init__(self, merged: dict[str, Any], sources: Sources = NO_SOURCES, repeated: Iterable[str] = ()) -> None:
+        self._merged = merged
+        self._sources = sources
+        self._repeated = tuple(repeated)
+        self.files = sources.files  # the cwd's first
+        self.agents = parse_agents(merged, sources)
 
     @cached_property
-    def faults(self) -> tuple[Fault, ...]:
-        """All places that are not what the schema says, in the order in which the shell looks at them."""
-        return schema_check.faults(self.merged)
+    def checks(self) -> Checks:
+        """What is wrong in it."""
+        return Checks(self._merged, self._sources)
 
-    def faults_at(self, *place: str) -> Iterator[Fault]:
-        """Yield the faults of a part of the manifest.
-
-        Args:
-            place: the keys that lead to the part.
-        """
-        return (fault for fault in self.faults if fault.place[: len(place)] == place)
-
-    def problem(self, fault: Fault) -> BottleError:
-        """Return a fault as an error: the shell's line, then the place, what is there and what may be; no value."""
-        kind = BottleError if _shell_sees(fault) else UnseenByShell
-        return kind(_line(fault), [self._hint(fault)])
-
-    def _hint(self, fault: Fault) -> str:
-        return f"{self.where(fault.place)}: {fault.found}; allowed: {fault.allowed}"
-
-    def where(self, place: Place) -> str:
-        """Return the file and the JSON path of a place."""
-        return f"{self._file_of(place)}: {schema_check.json_path(place)}"
-
-    def _file_of(self, place: Place) -> str:
-        """Return the file that says what is at a place, or at the nearest place above it that is there."""
-        for length in range(len(place), 0, -1):
-            for file, part in zip(self.files, self.parts, strict=True):
-                if _has(part, place[:length]):
-                    return file
-        return self.files[0] if self.files else FILE_NAME
+    @cached_property
+    def bottles(self) -> dict[str, Bottle]:
+        """The bottles by name, in manifest order."""
+        return parse_bottles(self._merged, self._sources, self.checks.broken_ssh())
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -83,68 +51,7 @@ class Manifest:
 
         Where a command has checked what it uses, this is what is wrong elsewhere, and keys that mean nothing.
         """
-        faults = (f"{_line(fault)} ({self._hint(fault)})" for fault in self.faults)
-        return (*self.repeated, *self.unknown_keys(), *faults)
-
-    def unknown_keys(self, *place: str) -> list[str]:
-        """Return a line for each key that means nothing in a part of the manifest, with the nearest one that does."""
-        return [
-            self._unknown_key(unknown.place, unknown.known)
-            for unknown in schema_check.unknown_keys(self.merged)
-            if unknown.place[: len(place)] == place
-        ]
-
-    def _unknown_key(self, place: Place, known: tuple[str, ...]) -> str:
-        key = str(place[-1])
-        more = "; ".join([self.where(place), *nearest(key, known)])
-        return f"{_owner(place[:-1])}unknown key '{key}' is ignored ({more})"
-
-
-def _has(value: Any, place: Place) -> bool:
-    for step in place:
-        inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
-        if step not in inside:
-            return False
-        value = value[step]
-    return True
-
-
-def _shell_sees(fault: Fault) -> bool:
-    inside_ssh_entry = len(fault.place) > 3 and fault.place[2] == "ssh"
-    return fault.kind in ("type", "name") and not inside_ssh_entry
-
-
-def _owner(place: Place) -> str:
-    """Return how a message begins that is about a place."""
-    match place:
-        case ("agents" | "bottles" as kind, name, *rest):
-            inside = f"{_dotted(rest)}: " if rest else ""
-            return f"{str(kind)[:-1]} '{name}': {inside}"
-    return f"{FILE_NAME}: "
-
-
-def _dotted(steps: list[str | int]) -> str:
-    return schema_check.json_path(tuple(steps))[2:]
-
-
-def _line(fault: Fault) -> str:
-    """Return the shell's words for a fault, and words like them for a fault that the shell does not see."""
-    match fault.place:
-        case (key,):
-            return f"'{key}' in {FILE_NAME} must be {fault.allowed}"
-        case ("agents", name, "skills", *_):
-            return f"agent '{name}': skills must be an array of strings"
-        case (kind, name):
-            return f"{str(kind)[:-1]} '{name}' must be {fault.allowed}"
-        case ("bottles", name, "env", variable) if fault.kind == "name":
-            return f"bottle '{name}': invalid env name '{variable}'"
-        case ("bottles", name, "env", variable) if fault.kind == "type":
-            return f"bottle '{name}': env value for '{variable}' must be a string"
-        case ("bottles", name, "egress", "allowlist", _) if fault.kind == "type":
-            return f"bottle '{name}': egress.allowlist entries must be strings"
-    missing = fault.kind == "required"
-    rest = _dotted(list(fault.place[2:]))
-    return _owner(fault.place[:2]) + (f"{rest} is missing" if missing else f"{rest} must be {fault.allowed}")
+        return (*self._repeated, *self.checks.warnings())
 
 
 def merge(home: Any, cwd: Any) -> Any:
@@ -157,9 +64,16 @@ def merge(home: Any, cwd: Any) -> Any:
     return merged
 
 
-def _read(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what a file holds, and the keys that an object in it has twice."""
-    repeated: list[str] = []
+def manifest_read(path: str, repeated: list[str] | None = None) -> dict[str, Any]:
+    """Return what a file holds.
+
+    Args:
+        path: of the file.
+        repeated: gets the keys that an object in it has twice.
+
+    Raises:
+        BottleError: it cannot be read, or is no manifest.
+    """
     try:
         with open(path, "rb") as file:
             value = strict_json.parse(file.read(MAX_BYTES + 1), repeated=repeated)
@@ -169,11 +83,20 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
     if not isinstance(value, dict):
         raise BottleError(f"{FILE_NAME} at {path} must be a JSON object")
-    return value, repeated
+    return value
 
 
-def _is_there(path: str) -> bool:
+def _read(path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a file holds, and the keys that an object in it has twice."""
+    repeated: list[str] = []
+    return manifest_read(path, repeated), repeated
+
+
+def manifest_exists(path: str) -> bool:
     """Say whether there is a file to read.
+
+    Args:
+        path: of the file.
 
     Raises:
         BottleError: what is there is no file, or too large for a manifest.
@@ -198,9 +121,9 @@ def _is_there(path: str) -> bool:
 def _paths(cwd: str, home: str) -> Iterator[str]:
     """Yield the files that exist, cwd's first; one file under two names counts once."""
     first, second = (f"{folder.rstrip('/')}/{FILE_NAME}" for folder in (cwd, home))
-    if there := _is_there(first):
+    if there := manifest_exists(first):
         yield first
-    if _is_there(second) and not (there and os.path.samefile(first, second)):
+    if manifest_exists(second) and not (there and os.path.samefile(first, second)):
         yield second
 
 
@@ -221,7 +144,7 @@ def manifest_find(cwd: str, home: str) -> Manifest:
         with gathered:
             read.append(_read(path))
     gathered.fail()
-    merged: Any = {}
+    merged: dict[str, Any] = {}
     for value, _ in reversed(read):
         merged = merge(merged, value)
     repeated = [
@@ -229,9 +152,9 @@ def manifest_find(cwd: str, home: str) -> Manifest:
         for path, (_, keys) in zip(paths, read, strict=True)
         for key in keys
     ]
-    found = Manifest(merged, tuple(paths), tuple(value for value, _ in read), tuple(repeated))
+    found = Manifest(merged, Sources(tuple(paths), tuple(value for value, _ in read)), repeated)
     broken = [name for name in ("bottles", "agents") if not isinstance(merged.get(name), dict | None)]
-    fail_with(found.problem(fault) for name in broken for fault in found.faults_at(name))
+    fail_with(problem for name in broken for problem in found.checks.problems(name))
     return found
 
 
@@ -256,29 +179,22 @@ def manifest_require_agent(manifest: Manifest, agent: str) -> None:
     if agent not in manifest.agents:
         names = ", ".join(manifest.agents) or "(none)"
         raise BottleError(f"agent '{agent}' not found. Available agents: {names}", nearest(agent, manifest.agents))
-    fail_with(map(manifest.problem, manifest.faults_at("agents", agent)))
-
-
-def _agent(manifest: Manifest, agent: str, key: str, kind: type) -> Any:
-    """Return a key of an agent, an empty value where it is missing or of a wrong type."""
-    whole = manifest.agents.get(agent)
-    value = whole.get(key) if isinstance(whole, dict) else None
-    return value if isinstance(value, kind) else kind()
+    fail_with(manifest.checks.agent(agent))
 
 
 def manifest_agent_bottle(manifest: Manifest, agent: str) -> str:
     """Return the name of the agent's bottle, or an empty text (shell: manifest_agent_bottle)."""
-    return str(_agent(manifest, agent, "bottle", str))
+    return manifest.agents[agent].bottle if agent in manifest.agents else ""
 
 
 def manifest_agent_skills(manifest: Manifest, agent: str) -> tuple[str, ...]:
     """Return the agent's skills (shell: manifest_agent_skills)."""
-    return tuple(name for name in _agent(manifest, agent, "skills", list) if isinstance(name, str))
+    return manifest.agents[agent].skills if agent in manifest.agents else ()
 
 
 def manifest_agent_prompt(manifest: Manifest, agent: str) -> str:
     """Return the agent's prompt (shell: manifest_agent_prompt)."""
-    return str(_agent(manifest, agent, "prompt", str))
+    return manifest.agents[agent].prompt if agent in manifest.agents else ""
 
 
 def manifest_prompt_summary(prompt: str) -> str:
@@ -299,18 +215,21 @@ def manifest_require_bottle(manifest: Manifest, agent: str, bottle: str) -> None
             f"agent '{agent}' has no 'bottle' field. Add a bottle association to this agent in {FILE_NAME}."
         )
     if bottle not in manifest.bottles:
-        hints = [manifest.where(("agents", agent, "bottle")), *nearest(bottle, manifest.bottles)]
+        hints = [manifest.agents[agent].bottle_at, *nearest(bottle, manifest.bottles)]
         raise BottleError(f"agent '{agent}' references unknown bottle '{bottle}'", hints)
-    if not isinstance(manifest.bottles[bottle], dict):
-        fail_with(map(manifest.problem, manifest.faults_at("bottles", bottle)))
+    fail_with(manifest.checks.problems("bottles", bottle))
 
 
-def bottle_part(manifest: Manifest, bottle: str, key: str) -> Any:
-    """Return a bottle's key, None when it is missing."""
-    whole = manifest.bottles.get(bottle)
-    return whole.get(key) if isinstance(whole, dict) else None
+def manifest_bottle(manifest: Manifest, bottle: str) -> Bottle:
+    """Return a bottle, an empty one where there is none of the name."""
+    return manifest.bottles.get(bottle) or Bottle(bottle)
 
 
 def manifest_env_names(manifest: Manifest, bottle: str) -> tuple[str, ...]:
     """Return the names in a bottle's env, in manifest order (shell: manifest_env_names)."""
-    return tuple(bottle_part(manifest, bottle, "env") or ())
+    return manifest_bottle(manifest, bottle).env_names
+
+
+def manifest_unknown_keys(manifest: Manifest, agent: str, bottle: str) -> list[str]:
+    """Return a line for each key that means nothing in an agent and its bottle."""
+    return [*manifest.checks.unknown("agents", agent), *manifest.checks.unknown("bottles", bottle)]

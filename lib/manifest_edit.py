@@ -11,7 +11,15 @@ from typing import Any
 
 from claude_bottle.lib import env, log, run, strict_json, terminal, wait
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest import FILE_NAME, Manifest, manifest_find, manifest_load, manifest_require_agent
+from claude_bottle.lib.manifest import (
+    FILE_NAME,
+    Manifest,
+    manifest_exists,
+    manifest_find,
+    manifest_load,
+    manifest_read,
+    manifest_require_agent,
+)
 
 DEFAULT_BOTTLE = "default"
 
@@ -42,7 +50,7 @@ def init(environ: Mapping[str, str], cwd: str) -> int:
     if not agent:
         raise BottleError("agent name is required")
     if manifest_file_has_agent(path, agent):
-        raise BottleError(f"agent '{agent}' already exists in {path}")
+        raise agent_exists(agent, path)
     bottle = terminal.ask_line("bottle [default]: ") or DEFAULT_BOTTLE
     skills = terminal.ask_line("skills (space separated): ")
     prompt = terminal.ask_line("prompt: ")
@@ -58,38 +66,57 @@ def _home(environ: Mapping[str, str]) -> str:
 
 
 def manifest_file_has_agent(path: str, agent: str) -> bool:
-    """Say whether a file defines an agent (shell: manifest_file_has_agent)."""
-    if not os.path.exists(path):
-        return False
-    agents = strict_json.parse(Path(path).read_bytes()).get("agents")
-    return isinstance(agents, dict) and agent in agents
+    """Say whether a file defines an agent (shell: manifest_file_has_agent).
+
+    Raises:
+        BottleError: the file cannot be read, or is no manifest any more.
+    """
+    return manifest_exists(path) and agent in _part(manifest_read(path), "agents")
 
 
 def manifest_file_of_agent(found: Manifest, agent: str) -> str:
-    """Return the file that defines an agent, the working directory's first (shell: manifest_file_of_agent)."""
-    return next(path for path in found.files if manifest_file_has_agent(path, agent))
+    """Return the file that defines an agent, the working directory's first (shell: manifest_file_of_agent).
+
+    Raises:
+        BottleError: no file does any more.
+    """
+    for path in found.files:
+        if manifest_file_has_agent(path, agent):
+            return path
+    raise BottleError(f"agent '{agent}' is no longer in {' or '.join(found.files)}")
 
 
 def manifest_add_agent(path: str, found: Manifest, agent: str, bottle: str, skills: str, prompt: str) -> None:
     """Write a new agent, and its bottle if the merged manifest has none of that name (shell: manifest_add_agent).
 
+    The file may have changed while the user was asked: what it says by then is kept.
+
     Raises:
-        BottleError: the file cannot be written.
+        BottleError: the file cannot be written, is no manifest any more, or has the agent by now.
     """
 
     def change(whole: dict[str, Any]) -> None:
         if bottle not in found.bottles:
-            _part(whole, "bottles")[bottle] = _new_bottle()
-        words = [word for word in skills.split(" ") if word]
-        _part(whole, "agents")[agent] = {"bottle": bottle, "skills": words, "prompt": prompt}
+            _part(whole, "bottles").setdefault(bottle, _new_bottle())
+        agents = _part(whole, "agents")
+        if agent in agents:
+            raise agent_exists(agent, path)
+        agents[agent] = {"bottle": bottle, "skills": [word for word in skills.split(" ") if word], "prompt": prompt}
 
     manifest_rewrite(path, change)
+
+
+def agent_exists(agent: str, path: str) -> BottleError:
+    """Return what is said of a new agent that there is already."""
+    return BottleError(f"agent '{agent}' already exists in {path}")
 
 
 def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
     if whole.get(name) is None:
         whole[name] = {}
-    part: dict[str, Any] = whole[name]
+    part = whole[name]
+    if not isinstance(part, dict):
+        raise BottleError(f"'{name}' in {FILE_NAME} must be an object")
     return part
 
 
@@ -107,7 +134,7 @@ def manifest_rewrite(path: str, change: Callable[[dict[str, Any]], None]) -> Non
     """
     target = os.path.realpath(path)
     try:
-        old = Path(target).read_bytes() if os.path.exists(target) else b"{}"
+        old = Path(target).read_bytes() if manifest_exists(target) else b"{}"
         text = strict_json.rewrite(old, change)
         _replace(target, text)
     except OSError as problem:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import EGRESS, INTERNAL, Journal
+from claude_bottle.lib.inventory import EGRESS, INTERNAL, NETWORK, labels
+from claude_bottle.lib.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.
@@ -51,12 +52,12 @@ def network_create_egress(engine: Engine, journal: Journal, slug: str) -> str:
 def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, options: Sequence[str]) -> str:
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        if _network_exists(engine, name):
+        if docker.docker_exists(engine, NETWORK, name):
             continue
         log.log_info(f"creating network {name}")
-        journal.intend(role, name)
-        marks = docker.labels(journal.owner, slug, role)
-        made = engine.capture(["network", "create", "--ipv6=false", *options, *marks, name])
+        marks = labels(journal.owner, slug, role)
+        words = ["network", "create", "--ipv6=false", *options, *marks, name]
+        made = docker.create(engine, journal, role, name, words)
         if made.ok:
             identity = made.text.strip()
             if _is_first_of_its_name(engine, name, identity):
@@ -71,13 +72,6 @@ def _help(failure: str) -> list[str]:
     if "address pool" in failure:
         return ["every bottle needs two networks; remove unused ones with: docker network prune"]
     return []
-
-
-def _network_exists(engine: Engine, name: str) -> bool:
-    answer = engine.query(["network", "inspect", name])
-    if answer.timed_out:
-        raise DockerError(answer.failure)
-    return answer.ok
 
 
 def _is_first_of_its_name(engine: Engine, name: str, identity: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 from collections.abc import Iterable, Sequence
 
-from claude_bottle.lib import docker, log, run, tarstream, wait
+from claude_bottle.lib import docker, log, pipelock_hosts, run, tarstream, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.journal import SIDECAR, Journal
+from claude_bottle.lib.inventory import CONTAINER, SIDECAR
+from claude_bottle.lib.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
 HEALTHY_SECONDS = 30.0
@@ -18,6 +18,7 @@ POLL_SECONDS = 0.1
 LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
 ALIAS = "claude-bottle-pipelock"
+SHOWN = 40  # characters of a value that is none
 LONGEST_HOST = 63  # a label of a host name; nothing resolves a longer one
 
 # Each key beyond the contract's is in docs/differences.md with its reason.
@@ -38,7 +39,7 @@ fetch_proxy:
     max_url_length: 4096
     entropy_threshold: 4.5
     subdomain_entropy_threshold: 4.0
-    max_requests_per_minute: 1200
+{exclusions}    max_requests_per_minute: 1200
     max_data_per_minute: 0
 response_scanning:
   enabled: true
@@ -61,8 +62,10 @@ def pipelock_check_port(port: str) -> None:
     Raises:
         BottleError: not a port number.
     """
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise BottleError(f"CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '{port}'")
+    # The length first: thousands of digits are no number to the interpreter, and nothing to print.
+    if not (len(port) <= 5 and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        shown = port if len(port) <= SHOWN else f"{port[:SHOWN]}..."
+        raise BottleError(f"CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '{shown}'")
 
 
 def pipelock_container_name(slug: str) -> str:
@@ -80,34 +83,33 @@ def pipelock_proxy_url(sidecar: str, port: str) -> str:
     return f"http://{pipelock_host(sidecar)}:{port}"
 
 
-def _is_ipv4(host: str) -> bool:
-    try:
-        return str(ipaddress.IPv4Address(host)) == host
-    except ValueError:
-        return False
-
-
 def _items(values: Iterable[str], indent: str) -> str:
     return "".join(f"{indent}- {json.dumps(value, ensure_ascii=False)}\n" for value in values)
 
 
-def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str) -> str:
+def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str, listed: Sequence[str] = ()) -> str:
     """Return the sidecar's configuration (shell: pipelock_write_yaml; contract section 8).
 
     Args:
         hosts: the effective allowlist, sorted.
         ssh_hosts: the ``Hostname`` of each ssh entry.
         port: where it listens.
+        listed: the hosts of the bottle's own allowlist.
     """
-    names = sorted({host for host in ssh_hosts if not _is_ipv4(host)})
-    addresses = sorted({f"{host}/32" for host in ssh_hosts if _is_ipv4(host)})
+    names = pipelock_hosts.trusted_names(listed, ssh_hosts)
+    addresses = pipelock_hosts.trusted_addresses(listed, ssh_hosts)
     text = "mode: strict\nenforce: true\napi_allowlist:\n" + _items(hosts, "  ")
     if names:
         text += "trusted_domains:\n" + _items(names, "  ")
     if addresses:
         text += "ssrf:\n  ip_allowlist:\n" + _items(addresses, "    ")
     metrics = next(other for other in METRICS_PORTS if other != str(int(port)))
-    return text + _LIMITS.format(port=port, metrics=metrics)
+    return text + _LIMITS.format(port=port, metrics=metrics, exclusions=_exclusions(hosts))
+
+
+def _exclusions(hosts: Sequence[str]) -> str:
+    excluded = pipelock_hosts.random_looking(hosts)
+    return "    subdomain_entropy_exclusions:\n" + _items(excluded, "      ") if excluded else ""
 
 
 def pipelock_pull(engine: Engine, image: str) -> None:
@@ -139,7 +141,7 @@ def pipelock_create(
     words = ["--network", network, "--network-alias", ALIAS, "--pull", "never", image]
     words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
-        if docker.docker_container_exists(engine, name):
+        if docker.docker_exists(engine, CONTAINER, name):
             continue
         log.log_info(f"starting pipelock {name}")
         made = docker.create_container(engine, journal, slug, SIDECAR, name, words)
@@ -179,10 +181,7 @@ def _await_health(engine: Engine, sidecar: str, port: str) -> None:
             return
         if "is not running" in look.failure:
             raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(engine, sidecar))
-        pause = time.monotonic() + POLL_SECONDS
-        while time.monotonic() < pause:
-            wait.check_signals()
-            wait.wait_for(deadline=pause)
+        wait.pause(POLL_SECONDS, interruptible=True)
     raise DockerError(
         f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(engine, sidecar)
     )

@@ -19,7 +19,9 @@ from claude_bottle.lib import (
     terminal,
 )
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.problems import Gathered
+from claude_bottle.lib.summary import Summary
 
 RESERVED = frozenset(docker.PROXY_NAMES)
 REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
@@ -55,10 +57,11 @@ class Plan:
     slug: str
     container: str
     bottle: str
-    entries: tuple[env_resolve.EnvEntry, ...]
+    entries: tuple[EnvEntry, ...]
     skills: tuple[str, ...]
-    ssh: tuple[ssh.SshEntry, ...]
+    ssh: tuple[SshEntry, ...]
     hosts: tuple[str, ...]
+    listed: tuple[str, ...]
     prompt: str
     warnings: tuple[str, ...]
 
@@ -101,7 +104,16 @@ class Plan:
 
     @property
     def yaml(self) -> str:
-        return pipelock.pipelock_yaml(self.hosts, [entry.hostname for entry in self.ssh], self.settings.pipelock_port)
+        ssh_hosts = [entry.hostname for entry in self.ssh]
+        return pipelock.pipelock_yaml(self.hosts, ssh_hosts, self.settings.pipelock_port, self.listed)
+
+    @property
+    def summary(self) -> Summary:
+        """What ``info`` prints too."""
+        names = self.env_names
+        return Summary(
+            self.request.agent, self.bottle, names, self.skills, self.prompt, self.ssh, self.hosts, self.listed
+        )
 
 
 def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
@@ -125,7 +137,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     container = slugged = ""
     with gathered:
         manifest.manifest_require_agent(found, agent)
-    if not isinstance(found.agents.get(agent), dict):
+    if agent not in found.agents or not found.agents[agent].is_object:
         gathered.fail()
     with gathered:
         slugged = slug.agent_slug(agent)
@@ -138,7 +150,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     bottle = manifest.manifest_agent_bottle(found, agent)
     dry_run = request.dry_run or settings.dry_run
     keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
-    gathered.fail([*found.unknown_keys("agents", agent), *found.unknown_keys("bottles", bottle)])
+    gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
     entries = env_resolve.env_entries(found, bottle)
     return Plan(
         request=request,
@@ -151,8 +163,13 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
         skills=names,
         ssh=keys,
         hosts=pipelock_hosts.allowed_hosts(found, bottle, keys),
+        listed=pipelock_hosts.listed_hosts(found, bottle),
         prompt=manifest.manifest_agent_prompt(found, agent),
-        warnings=(*found.warnings, *_warnings(request, settings, bottle, entries)),
+        warnings=(
+            *found.warnings,
+            *env_resolve.env_warnings(found, bottle),
+            *_warnings(request, settings, bottle, entries, environ),
+        ),
     )
 
 
@@ -163,10 +180,10 @@ def _check_bottle(
     home: str,
     cwd: str,
     environ: Mapping[str, str] | None,
-) -> tuple[ssh.SshEntry, ...]:
+) -> tuple[SshEntry, ...]:
     """Look at all that the agent's bottle says; what is wrong with one part hides nothing of another."""
-    keys: tuple[ssh.SshEntry, ...] = ()
-    if any(found.faults_at("agents", agent, "bottle")):
+    keys: tuple[SshEntry, ...] = ()
+    if found.checks.problems("agents", agent, "bottle"):
         return keys
     bottle = manifest.manifest_agent_bottle(found, agent)
     with gathered:
@@ -185,14 +202,18 @@ def _check_bottle(
 
 
 def _warnings(
-    request: Request, settings: env.Settings, bottle: str, entries: tuple[env_resolve.EnvEntry, ...]
+    request: Request,
+    settings: env.Settings,
+    bottle: str,
+    entries: tuple[EnvEntry, ...],
+    environ: Mapping[str, str],
 ) -> list[str]:
     said = [
         f"bottle '{bottle}': env '{entry.name}' is set by claude-bottle; the manifest's value is ignored"
         for entry in entries
         if entry.name in RESERVED
     ]
-    if not settings.has_token and env.TOKEN_NAME not in {entry.name for entry in entries}:
+    if not settings.has_token and not env_resolve.env_has_login(entries, environ):
         said.append(f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle")
     if request.remote_control and settings.has_token:
         said.append("remote control needs a full login; with only a long-lived token Claude Code starts without it")
@@ -218,18 +239,16 @@ def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, 
 
 def print_preflight(plan: Plan, stage_dir: str) -> None:
     """Show what is about to happen (shell: print_preflight; contract section 7)."""
+    shown = plan.summary
     log.line()
-    log.labelled("agent", plan.request.agent)
+    shown.say_agent()
     log.labelled("image", plan.settings.image)
     if plan.request.with_cwd:
         log.labelled("derived image", f"{plan.derived_image} (from {plan.cwd})")
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
-    log.labelled("env (names only)", log.join_words(" ", plan.env_names))
-    log.labelled("skills", log.join_words(" ", plan.skills))
-    log.labelled("bottle", plan.bottle)
-    log.labelled("  ssh hosts", log.join_words(", ", [entry.host for entry in plan.ssh]))
-    log.labelled("  egress", pipelock_hosts.pipelock_allowlist_summary(plan.hosts))
-    log.labelled("prompt", manifest.manifest_prompt_summary(plan.prompt))
+    shown.say_env_and_skills()
+    shown.say_bottle()
+    shown.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     log.line()

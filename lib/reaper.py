@@ -7,6 +7,7 @@ clean-up and is left (seen in nine of twelve kills).
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -21,12 +22,15 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
     package.__path__ = [str(Path(__file__).resolve().parent.parent)]
     sys.modules["claude_bottle"] = package
 
-from claude_bottle.lib import cleanup, run, terminal, wait
+from claude_bottle.lib import cleanup, notes, run, terminal, wait
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.inventory import Owner, owner_here
 from claude_bottle.lib.journal import Journal
 
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 600.0  # how long it tries to remove what the launcher could not
 
 
 class Reaper:
@@ -34,15 +38,15 @@ class Reaper:
 
     Args:
         engine: that the launch's things are made on.
-        owner: the launch's label.
+        launch: names the launch.
     """
 
-    def __init__(self, engine: Engine, owner: str) -> None:
+    def __init__(self, engine: Engine, launch: str) -> None:
         read_end, write_end = os.pipe()
         self._call_end = write_end
         self._process = run.spawn(
             sys.executable,
-            ["-I", "-X", "utf8", str(Path(__file__).resolve()), owner, str(read_end)],
+            ["-I", "-X", "utf8", str(Path(__file__).resolve()), launch, str(read_end), str(PATIENCE_SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -51,7 +55,7 @@ class Reaper:
             pass_fds=(read_end,),
         )
         os.close(read_end)
-        self.journal = Journal(owner, self._send)
+        self.journal = Journal(owner_here(launch, self._process.pid), self._send)
         self.journal.on_engine(engine)
 
     def _send(self, line: bytes) -> None:
@@ -74,6 +78,10 @@ class Reaper:
         self.journal.done()
         self._process.kill()
         self._process.wait()
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Let the process do what is left: without a last word it takes the launcher for killed."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         os.close(self._call_end)
@@ -92,13 +100,14 @@ def read_journal(journal: Journal) -> bool:
             return True
 
 
-def await_calls(fd: int) -> None:
-    """Wait until every docker call that the launcher had begun has ended, but not for ever."""
+def await_calls(fd: int) -> bool:
+    """Wait until every docker call that the launcher had begun has ended; return whether they have in time."""
     deadline = time.monotonic() + IN_FLIGHT_SECONDS
     while time.monotonic() < deadline:
         ready, _ = wait.wait_for([fd], deadline=deadline)
         if fd in ready and not os.read(fd, 1):
-            return
+            return True
+    return False
 
 
 def end_children(journal: Journal, number: int) -> None:
@@ -119,32 +128,35 @@ def alive(pid: int) -> bool:
 def await_children(journal: Journal) -> None:
     deadline = time.monotonic() + CHILD_SECONDS
     while any(map(alive, journal.children)) and time.monotonic() < deadline:
-        wait.wait_for(deadline=time.monotonic() + 0.05)
+        wait.pause(POLL_SECONDS)
 
 
-def reap(owner: str, calls: int) -> None:
+def reap(launch: str, calls: int, patience: float) -> None:
     """Read the journal, and if the launcher went without a word, remove what it had made.
 
     Args:
-        owner: the launch's label.
+        launch: names the launch.
         calls: descriptor that ends with the last docker call in flight.
+        patience: how long to try, in seconds.
     """
     run.load()
-    journal = Journal(owner)
+    journal = Journal(Owner(launch))
     if read_journal(journal):
         return
     # A detached call holds the second pipe and may be half way through a create: it is left to finish. What else is
     # alive by then, a build or the session's client, is ended.
-    await_calls(calls)
+    if not await_calls(calls):
+        journal.lose_unanswered()
     end_children(journal, signal.SIGTERM)
     await_children(journal)
     end_children(journal, signal.SIGKILL)
     if journal.terminal:  # first: somebody sits in front of it
         terminal.restore_settings(journal.terminal)
     if journal.engine:
-        cleanup.cleanup_all(journal.engine, journal)
+        walk = cleanup.Teardown(journal.engine, journal, seconds=patience, late_seconds=patience, tries=math.inf)
+        notes.leave(f"could not remove {title}: {why}" for title, why in walk.run().left.items())
 
 
 if __name__ == "__main__":
     wait.signals_ignore()
-    reap(sys.argv[1], int(sys.argv[2]))
+    reap(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -7,6 +7,7 @@ called through an ``Engine``, which says which client runs and with which enviro
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -25,6 +26,7 @@ CHUNK = 65536
 LAST_BYTES = 16384  # of a long call's output, kept for who reads its last words
 
 Process = subprocess.Popen[bytes]
+Check = Callable[[], float]  # may raise, and returns a time of ``time.monotonic()``
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,21 @@ def _cwd() -> str:
         return os.getcwd()
     except OSError:
         return "/"
+
+
+def uninterrupted() -> float:
+    """Let nothing end a call before its time; a ``Check``."""
+    return math.inf
+
+
+def on_signal() -> float:
+    """End a call when a stopping signal arrives; a ``Check``.
+
+    Raises:
+        Interrupted: it has arrived.
+    """
+    wait.check_signals()
+    return math.inf
 
 
 def load() -> None:
@@ -216,7 +233,7 @@ def capture(
     *,
     seconds: float,
     stdin: Iterable[bytes],
-    interruptible: bool,
+    check: Check,
 ) -> Result:
     """Run docker detached from the terminal and return what it said.
 
@@ -228,11 +245,7 @@ def capture(
         env: the call's whole environment.
         seconds: the longest it may be silent; what it did not finish by then it is made to stop.
         stdin: pieces of what it reads.
-        interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
-            removed then.
-
-    Raises:
-        Interrupted: a stopping signal arrived (only with ``interruptible``).
+        check: called before each wait. It may end the call by raising, and returns when to call it again at the latest.
     """
     inherited = tuple(fd for watcher in _watcher for fd in watcher.inherited)
     process = spawn(
@@ -245,7 +258,7 @@ def capture(
         new_session=True,
         pass_fds=inherited,
     )
-    return _converse(words, process, stdin, seconds, interruptible=interruptible)
+    return _converse(words, process, stdin, seconds, check)
 
 
 def _converse(
@@ -253,8 +266,7 @@ def _converse(
     process: Process,
     stdin: Iterable[bytes],
     seconds: float,
-    *,
-    interruptible: bool,
+    check: Check,
     heard: Callable[[_Pipes], None] = lambda pipes: None,
 ) -> Result:
     """Feed a process and take what it says until it ends; it is ended where that fails, or where it falls silent."""
@@ -262,9 +274,7 @@ def _converse(
     deadline = time.monotonic() + seconds
     try:
         while (pipes.open or process.poll() is None) and time.monotonic() < deadline:
-            if interruptible:
-                wait.check_signals()
-            if pipes.turn(deadline):
+            if pipes.turn(min(deadline, check())):
                 deadline = time.monotonic() + seconds
                 heard(pipes)
         timed_out = process.poll() is None
@@ -316,7 +326,7 @@ def stream(program: str, words: Sequence[str], env: Mapping[str, str], *, stdin:
                 shown[name] = (shown[name] + said)[-LAST_BYTES:]
                 pipes.taken[fd].clear()
 
-    result = _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, interruptible=True, heard=show)
+    result = _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, on_signal, show)
     return replace(result, out=shown["out"] + result.out, err=shown["err"] + result.err)
 
 

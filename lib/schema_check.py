@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from claude_bottle.lib import wait
+
 Place = tuple[str | int, ...]
 
 _TYPES = {
@@ -19,6 +21,15 @@ _TYPES = {
     "number": "a number",
     "integer": "a whole number",
 }
+# The keys of each kind of object, in the order in which the shell looks at them.
+KEYS = {
+    "manifest": ("$schema", "bottles", "agents"),
+    "agent": ("skills", "prompt", "bottle"),
+    "bottle": ("env", "ssh", "egress"),
+    "egress": ("allowlist",),
+    "ssh_entry": ("Host", "IdentityFile", "Hostname", "User", "Port", "KnownHostKey"),
+}
+_KINDS = ("name", "type", "required", "form", "text")  # of faults, in the order in which one place has them
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -62,19 +73,33 @@ def json_path(place: Place) -> str:
 
 
 def faults(document: Any) -> tuple[Fault, ...]:
-    """Return all faults: agents, bottles and env in the document's order, fixed keys in the schema's.
-
-    The schema has its keys in the order in which the shell looks at them.
+    """Return all faults: agents, bottles and env in the document's order, fixed keys in the shell's.
 
     Args:
         document: the whole manifest.
-    """
-    from jsonschema import Draft202012Validator
 
-    errors = Draft202012Validator(_schema()).iter_errors(document)
+    Raises:
+        Interrupted: a signal arrived; a large manifest takes a while.
+    """
+    errors = _validator().iter_errors(document)
     found = dict.fromkeys(fault for error in errors for fault in _faults(error))
     found.update(dict.fromkeys(_half_characters((), document)))
-    return tuple(sorted(found, key=lambda fault: tuple(_position(document, fault.place))))
+    order = _Order(document)
+    return tuple(sorted(found, key=lambda fault: (order.of(fault.place), _KINDS.index(fault.kind))))
+
+
+@cache
+def _validator() -> Any:
+    """Return what checks a manifest; it looks at signals wherever the schema names a type, which is everywhere."""
+    from jsonschema import Draft202012Validator, validators
+
+    extend: Any = validators.extend  # its types are not said
+
+    def check_type(*words: Any) -> Any:
+        wait.check_signals()
+        return Draft202012Validator.VALIDATORS["type"](*words)
+
+    return extend(Draft202012Validator, {"type": check_type})(_schema())
 
 
 def _faults(error: Any) -> Iterator[Fault]:
@@ -96,6 +121,7 @@ def _faults(error: Any) -> Iterator[Fault]:
 
 def _half_characters(place: Place, value: Any) -> Iterator[Fault]:
     """Yield the texts that no file and no program could be given; a schema cannot say it."""
+    wait.check_signals()
     if isinstance(value, str) and _SURROGATE.search(value):
         yield Fault(place, "text", "half of a character (a lone surrogate)", "text of whole characters")
     for step, part in _parts(value):
@@ -114,19 +140,30 @@ def _described(value: Any) -> str:
     return _TYPES[names.get(type(value), "number")]
 
 
-def _position(document: Any, place: Place) -> Iterator[int]:
-    """Yield where each step of a place stands among its neighbours."""
-    fixed = _fixed_keys()
-    value = document
-    for depth, step in enumerate(place):
-        neighbours = fixed.get(_kind(place[:depth]))
-        if isinstance(step, int):
-            yield step
-        elif neighbours and step in neighbours:
-            yield neighbours.index(step)
-        else:
-            yield list(value).index(step)
-        value = value[step] if isinstance(step, int) or step in value else {}
+class _Order:
+    """Where the steps of a place stand among their neighbours; each object's keys are numbered once."""
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._numbers: dict[Place, dict[str, int]] = {}
+
+    def of(self, place: Place) -> tuple[int, ...]:
+        """Return a place as the numbers of its steps."""
+        return tuple(
+            step if isinstance(step, int) else self._number(place[:depth], step) for depth, step in enumerate(place)
+        )
+
+    def _number(self, above: Place, step: str) -> int:
+        if above not in self._numbers:
+            keys = dict.fromkeys([*KEYS.get(_kind(above), ()), *_keys_at(self._document, above)])
+            self._numbers[above] = {key: number for number, key in enumerate(keys)}
+        return self._numbers[above][step]
+
+
+def _keys_at(document: Any, place: Place) -> Iterable[str]:
+    for step in place:
+        document = document[step]
+    return document if isinstance(document, dict) else ()
 
 
 def _kind(place: Place) -> str:
@@ -145,24 +182,14 @@ def _kind(place: Place) -> str:
     return ""
 
 
-@cache
-def _fixed_keys() -> dict[str, tuple[str, ...]]:
-    parts = {"manifest": _schema(), **_schema()["$defs"]}
-    return {name: tuple(part["properties"]) for name, part in parts.items() if "properties" in part}
-
-
-def required(kind: str) -> tuple[str, ...]:
-    """Return the keys that a definition requires."""
-    return tuple(_schema()["$defs"][kind]["required"])
-
-
 def unknown_keys(document: Any) -> tuple[UnknownKey, ...]:
     """Return the unknown keys in the document's order; comments are none."""
     return tuple(_unknown((), document))
 
 
 def _unknown(place: Place, value: Any) -> Iterator[UnknownKey]:
-    known = _fixed_keys().get(_kind(place)) if isinstance(value, dict) else None  # an array's numbers are no keys
+    wait.check_signals()
+    known = KEYS.get(_kind(place)) if isinstance(value, dict) else None  # an array's numbers are no keys
     for step, part in _parts(value):
         if known is None or step in known:
             yield from _unknown((*place, step), part)

@@ -1,29 +1,15 @@
-"""The bottle's ssh entries: what they must have, and where their keys are (shell: lib/ssh.sh)."""
+"""The bottle's ssh entries and their keys (shell: lib/ssh.sh)."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-from claude_bottle.lib import schema_check
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest import Manifest, bottle_part
-from claude_bottle.lib.problems import fail_with
-
-
-@dataclass(frozen=True)
-class SshEntry:
-    """One host that a bottle may reach by ssh."""
-
-    host: str
-    identity_file: str
-    hostname: str
-    user: str
-    port: str
-    known_host_key: str
+from claude_bottle.lib.manifest import Manifest, manifest_bottle
+from claude_bottle.lib.manifest_parse import SshEntry
+from claude_bottle.lib.problems import Gathered, fail_with
+from claude_bottle.lib.ssh_key import ssh_read_key
 
 
 def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
@@ -32,46 +18,13 @@ def ssh_load(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
     Raises:
         BottleError: with all required fields that are missing, and all wrong types.
     """
-    entries = bottle_part(manifest, bottle, "ssh")
-    if entries is None:
-        return ()
-    missing = (
-        BottleError(line, [manifest.where(("bottles", bottle, "ssh", index))])
-        for index, entry in enumerate(entries if isinstance(entries, list) else ())
-        for line in _missing_fields(entry)
-    )
-    wrong = (fault for fault in manifest.faults_at("bottles", bottle, "ssh") if fault.kind != "required")
-    fail_with((*missing, *map(manifest.problem, wrong)))
+    fail_with(manifest.checks.ssh(bottle))
     return ssh_entries(manifest, bottle)
 
 
 def ssh_entries(manifest: Manifest, bottle: str) -> tuple[SshEntry, ...]:
     """Return a bottle's entries but for those with a field that is missing or of a wrong type."""
-    entries = bottle_part(manifest, bottle, "ssh")
-    faults = (fault for fault in manifest.faults_at("bottles", bottle, "ssh") if fault.kind != "form")
-    broken = {step for fault in faults for step in fault.place[3:4]}
-    return tuple(
-        _entry(entry) for index, entry in enumerate(entries if isinstance(entries, list) else ()) if index not in broken
-    )
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value == ""
-
-
-def _missing_fields(entry: Any) -> Iterator[str]:
-    if not isinstance(entry, dict) or _missing(entry.get("Host")):
-        text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
-        yield f"ssh entry missing required field 'Host': {text}"
-        return
-    for field in schema_check.required("ssh_entry"):
-        if _missing(entry.get(field)):
-            yield f"ssh entry for host '{entry['Host']}' missing required field '{field}'"
-
-
-def _entry(entry: dict[str, Any]) -> SshEntry:
-    host, identity_file, hostname, user, port = (str(entry[field]) for field in schema_check.required("ssh_entry"))
-    return SshEntry(host, identity_file, hostname, user, port, str(entry.get("KnownHostKey") or ""))
+    return manifest_bottle(manifest, bottle).ssh
 
 
 def ssh_key_path(cwd: str, home: str, identity_file: str) -> str:
@@ -82,10 +35,16 @@ def ssh_key_path(cwd: str, home: str, identity_file: str) -> str:
 
 
 def ssh_check_keys(cwd: str, home: str, entries: Iterable[SshEntry]) -> None:
-    """Fail unless every key file is there (shell: ssh_check_keys).
+    """Fail unless every key file is there (shell: ssh_check_keys), and is what ssh-add takes.
 
     Raises:
         BottleError: with all that are not.
     """
-    paths = ((entry.host, ssh_key_path(cwd, home, entry.identity_file)) for entry in entries)
-    fail_with(f"ssh key file not found for host '{h}': {p}" for h, p in paths if not os.path.isfile(p))
+    gathered = Gathered()
+    for entry in entries:
+        path = ssh_key_path(cwd, home, entry.identity_file)
+        with gathered:
+            if not os.path.isfile(path):
+                raise BottleError(f"ssh key file not found for host '{entry.host}': {path}")
+            ssh_read_key(entry.host, path)
+    gathered.fail()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from claude_bottle.lib import docker, log, ssh, wait
+from claude_bottle.lib import docker, log, ssh, ssh_key, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.plan import Plan
 
 AGENT_SOCKET = "/run/claude-bottle-agent.sock"
@@ -45,14 +45,9 @@ def ssh_setup(engine: Engine, plan: Plan, container: str, name: str, sidecar: st
     _write_node_file(engine, container, folder, "known_hosts", ssh_known_hosts(plan.ssh))
 
 
-def _add_key(engine: Engine, container: str, entry: ssh.SshEntry, path: str) -> None:
+def _add_key(engine: Engine, container: str, entry: SshEntry, path: str) -> None:
     """Hand a key to the agent on stdin, so that no file in the bottle ever holds it (shell: ssh_add_key)."""
-    try:
-        key = Path(path).read_bytes()
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BottleError(f"ssh key for host '{entry.host}' cannot be read: {path}", [reason]) from None
-    key = key if key.endswith(b"\n") else key + b"\n"  # ssh-add refuses a last line without an end
+    key = ssh_key.ssh_read_key(entry.host, path)
     socket = [f"SSH_AUTH_SOCK={AGENT_SOCKET}"]
     words = docker.helper(container, ["/usr/bin/ssh-add", "-q", "-"], user="root", flags=["-i"], variables=socket)
     if not engine.capture(words, stdin=[key]).ok:
@@ -70,7 +65,7 @@ def _bridge_agent(engine: Engine, container: str) -> None:
     docker.docker_step(engine, "ssh setup: the agent's public socket", words)
 
 
-def ssh_config(entries: tuple[ssh.SshEntry, ...], sidecar: str, port: str) -> str:
+def ssh_config(entries: tuple[SshEntry, ...], sidecar: str, port: str) -> str:
     """Return node's ~/.ssh/config (shell: ssh_config).
 
     Args:
@@ -81,7 +76,7 @@ def ssh_config(entries: tuple[ssh.SshEntry, ...], sidecar: str, port: str) -> st
     return "".join(line + "\n" for entry in entries for line in _config_lines(entry, sidecar, port))
 
 
-def _config_lines(entry: ssh.SshEntry, sidecar: str, port: str) -> Iterator[str]:
+def _config_lines(entry: SshEntry, sidecar: str, port: str) -> Iterator[str]:
     yield f"Host {entry.host}"
     yield f"  HostName {entry.hostname}"
     yield f"  User {entry.user}"
@@ -91,14 +86,14 @@ def _config_lines(entry: ssh.SshEntry, sidecar: str, port: str) -> Iterator[str]
     yield f"  StrictHostKeyChecking {'yes' if entry.known_host_key else 'accept-new'}"
 
 
-def ssh_known_hosts(entries: tuple[ssh.SshEntry, ...]) -> str:
+def ssh_known_hosts(entries: tuple[SshEntry, ...]) -> str:
     """Return node's ~/.ssh/known_hosts, the pinned keys (shell: ssh_known_hosts)."""
     pinned = (entry for entry in entries if entry.known_host_key)
     return "".join(f"{_known_name(entry)} {entry.known_host_key}\n" for entry in pinned)
 
 
-def _known_name(entry: ssh.SshEntry) -> str:
-    return entry.hostname if entry.port == "22" else f"[{entry.hostname}]:{entry.port}"
+def _known_name(entry: SshEntry) -> str:
+    return entry.hostname if entry.port.lstrip("0") == "22" else f"[{entry.hostname}]:{entry.port}"
 
 
 def _write_node_file(engine: Engine, container: str, folder: str, name: str, text: str) -> None:

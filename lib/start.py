@@ -8,8 +8,8 @@ from pathlib import Path
 
 from claude_bottle.lib import cleanup, env_resolve, log, plan, run, session, stage, steps, terminal, wait
 from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.journal import new_owner
-from claude_bottle.lib.reaper import Reaper
+from claude_bottle.lib.journal import new_launch
+from claude_bottle.lib.reaper import PATIENCE_SECONDS, Reaper
 
 
 def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
@@ -29,7 +29,7 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     engine = docker_require(os.environ)
     planned = plan.make_plan(engine, request, os.environ, cwd)
     run.load()
-    reaper = Reaper(engine, new_owner())
+    reaper = Reaper(engine, new_launch())
     run.watch(reaper)
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
@@ -38,9 +38,15 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     except Exception as problem:
         status = report(problem)
     finally:
-        if not cleanup.cleanup_all(engine, reaper.journal):
+        remains = cleanup.cleanup_all(engine, reaper.journal)
+        if remains.left:
             status = status or 1
-        reaper.dismiss()
+        if remains.final:
+            reaper.dismiss()
+        else:
+            reaper.hand_over()
+            minutes = PATIENCE_SECONDS / 60
+            log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
     return status if number is None else 128 + number
 

@@ -14,7 +14,7 @@ from claude_bottle.lib import agent as agent_container
 from claude_bottle.lib import docker, env, log, network, pipelock, run, ssh_setup, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
-from claude_bottle.lib.journal import WORKSPACE, Journal
+from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.plan import Plan
 
 
@@ -58,11 +58,7 @@ def build_workspace(launch: Launch, image: Made) -> Made:
     if not plan.request.with_cwd:
         return image
     tag = plan.derived_image
-    if plan.settings.derived_image:  # the user named it, so the user keeps it
-        marks = []
-    else:
-        launch.journal.intend(WORKSPACE, tag)
-        marks = docker.labels(launch.journal.owner, plan.slug, WORKSPACE)
+    marks: list[str] = []
     home, id_file = plan.settings.bottle_home, launch.stage / "image-id"
     return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file, marks), tag)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from claude_bottle.lib import wait
 
 MAX_DEPTH = 256  # jq's; more is no manifest, and would exhaust the interpreter's stack
 _SURROGATE = re.compile("[\ud800-\udfff\x7f]")
@@ -45,14 +48,16 @@ def parse(data: bytes, number: Callable[[str], Any] | None = None, repeated: lis
 
     Raises:
         NotJson: with the line, the column and the reason.
+        Interrupted: a signal arrived; a large file takes a while.
     """
     text = _decode(data)
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        wait.check_signals()
         value = dict(pairs)
         if repeated is not None and len(value) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.extend(key for key in value if keys.count(key) > 1)
+            times = Counter(key for key, _ in pairs)
+            repeated.extend(key for key in value if times[key] > 1)
         return value
 
     def refuse(word: str) -> NoReturn:
@@ -88,6 +93,7 @@ def _place(text: str, index: int) -> str:
 def _check_depth(text: str) -> None:
     depth = 0
     for token in _TOKEN.finditer(text):
+        wait.check_signals()
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if depth > MAX_DEPTH:
             raise NotJson(f"{_place(text, token.start())}: nested deeper than {MAX_DEPTH} levels")

@@ -7,6 +7,7 @@ ending child wakes; so neither a question nor a docker call can swallow a Ctrl-C
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ from types import FrameType
 
 from claude_bottle.lib.errors import Interrupted
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 _pending: list[int] = []
 _wakeup: list[int] = []  # the read end of the descriptor that signals write to; empty until installed
@@ -79,6 +80,11 @@ def pending_signal() -> int | None:
     return _pending[0] if _pending else None
 
 
+def signals_seen() -> tuple[int, ...]:
+    """Return all stopping signals that arrived, in their order."""
+    return tuple(_pending)
+
+
 def check_signals() -> None:
     """Stop making things when a signal asks for it.
 
@@ -105,10 +111,47 @@ def wait_for(
         The descriptors that are ready to be read, and those ready to be written.
     """
     timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-    ready, writing, _ = select.select([*_wakeup, *readable], list(writable), [], timeout)
+    ready, writing = _select([*_wakeup, *readable], list(writable), timeout)
     if _wakeup and _wakeup[0] in ready:
         _drain(_wakeup[0])
-    return set(ready).difference(_wakeup), set(writing)
+    return ready.difference(_wakeup), writing
+
+
+def _select(readable: list[int], writable: list[int], timeout: float | None) -> tuple[set[int], set[int]]:
+    """Wait with select, since poll on macOS does not know terminals; with poll where a number is too high for it."""
+    try:
+        ready, writing, _ = select.select(readable, writable, [], timeout)
+        return set(ready), set(writing)
+    except ValueError:
+        return _poll(readable, writable, timeout)
+
+
+def _poll(readable: list[int], writable: list[int], timeout: float | None) -> tuple[set[int], set[int]]:
+    poll = select.poll()
+    wanted = dict.fromkeys(readable, select.POLLIN)
+    for fd in writable:
+        wanted[fd] = wanted.get(fd, 0) | select.POLLOUT
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    found = {fd for fd, _ in poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
+    return found.intersection(readable), found.intersection(writable)  # an error too ends a wait, as select has it
+
+
+def pause(seconds: float, *, interruptible: bool = False) -> None:
+    """Let some time pass.
+
+    Args:
+        seconds: how much.
+        interruptible: stop when a stopping signal arrives.
+
+    Raises:
+        Interrupted: it arrived (only with ``interruptible``).
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if interruptible:
+            check_signals()
+        wait_for(deadline=end)
 
 
 def _drain(fd: int) -> None:

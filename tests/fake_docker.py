@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import marshal
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,25 @@ sys.exit(main({folder!r}, sys.argv[1:]))
 """
 
 
-class FakeDocker:
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+class FakeEngine:
     """One engine of a test's own.
 
     Args:
-        folder: an empty or absent folder; the engine's state and the bin folder go there.
+        folder: an empty or absent folder for its state.
         state: the engine at the start: lists `containers`, `networks`, `images` of objects with at least a name;
-            `down` (true: docker info fails), `no_pull` (docker's text when an image cannot be pulled).
+            `down` (true: no call is answered), `id` (that it gives itself), `no_pull` (docker's text when an image
+            cannot be pulled), `same_names` (two networks may have one name).
+            Of the client: `cannot_see` (a folder of the host that it does not see), `id_file` (`none` or `empty`: what
+            it writes where it should write a build's id), `words` (`legacy` or `buildkit`: how a build ends),
+            `builder` (the one it has selected; other than the context's own it loads nothing).
     """
 
     def __init__(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.bin = folder / "bin"
-        self.bin.mkdir(parents=True)
-        wrapper = self.bin / "docker"
-        wrapper.write_text(STUB.format(python=sys.executable, program=str(PROGRAM), folder=str(folder)))
-        wrapper.chmod(0o755)
-        self._faults: list[dict[str, Any]] = []
+        folder.mkdir(parents=True, exist_ok=True)
         self._write("state", complete(state or {}))
 
     def _write(self, name: str, value: object) -> None:
@@ -44,15 +47,105 @@ class FakeDocker:
         new.write_bytes(marshal.dumps(value))
         new.rename(self.folder / name)
 
+    def down(self) -> None:
+        """Begin an outage: sessions end, and no call is answered."""
+        self._change(lambda state: state.update(down=True))
+        with open(self.folder / "outages", "a") as outages:
+            outages.write("x")
+
+    def up(self, restarted: bool = False) -> None:
+        """End an outage.
+
+        Args:
+            restarted: it was the engine's end, and so that of its containers.
+        """
+
+        def change(state: dict[str, Any]) -> None:
+            state["down"] = False
+            for box in state["containers"] if restarted else ():
+                box["status"] = "exited" if box["status"] == "running" else box["status"]
+
+        self._change(change)
+
+    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        with open(self.folder / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = marshal.loads((self.folder / "state").read_bytes())
+            change(state)
+            self._write("state", state)
+
+    def _state(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = marshal.loads((self.folder / "state").read_bytes()).get(kind, [])
+        return found
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Return the containers there are."""
+        return self._state("containers")
+
+    def networks(self) -> list[dict[str, Any]]:
+        """Return the networks there are."""
+        return self._state("networks")
+
+    def images(self) -> list[dict[str, Any]]:
+        """Return the images there are."""
+        return self._state("images")
+
+
+class FakeDocker(FakeEngine):
+    """A docker client of a test's own and the engine behind it.
+
+    Args:
+        folder: an empty or absent folder; the state of both and the bin folder go there.
+        state: as of an engine.
+    """
+
+    def __init__(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder, state)
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        wrapper = self.bin / "docker"
+        wrapper.write_text(STUB.format(python=sys.executable, program=str(PROGRAM), folder=str(folder)))
+        wrapper.chmod(0o755)
+        self._faults: list[dict[str, Any]] = []
+        self._served = 0
+        self._places: dict[str, dict[str, str]] = {
+            "contexts": {"default": DEFAULT_HOST},
+            "engines": {DEFAULT_HOST: str(folder)},
+        }
+
+    def serve(self, host: str, state: Mapping[str, Any] | None = None) -> FakeEngine:
+        """Let an engine of its own answer at an address from now on; until then every address leads to the first.
+
+        Args:
+            host: as DOCKER_HOST has it; the path of a socket is absolute.
+            state: as of an engine; its id is of its own.
+        """
+        self._served += 1
+        state = {"id": f"FAKE:OTHER-{self._served}", **(state or {})}
+        engine = FakeEngine(self.folder / f"engine-{self._served}", state)
+        self.move(engine, host)
+        return engine
+
+    def move(self, engine: FakeEngine, host: str) -> None:
+        """Let an engine answer at one more address, in place of what answered there."""
+        self._places["engines"][host] = str(engine.folder)
+        self._write("places", self._places)
+
+    def point(self, context: str, host: str) -> None:
+        """Make or change a docker context."""
+        self._places["contexts"][context] = host
+        self._write("places", self._places)
+
     def fault(self, spec: str, *, mode: str = "fail", status: int = 1, when: str = "before") -> int:
         """Make a call fail, hang or pause.
 
         Args:
             spec: `<object> <verb...>[#<occurrence>][: <stderr>]`, as in `sidecar create: no space`,
                 `agent exec chown#2: x`, `agent cp .git: x`, `internal-network rm`; `*` is any object.
-            mode: fail, hang (until killed) or pause (until released).
+            mode: fail (without text it says nothing), hang (until killed), pause (until released), or late (hang, with
+                the effect when it is released, whether the client still lives or not).
             status: of the failure.
-            when: before or after the call's effect.
+            when: before or after the call's effect, or between what a build makes and where it writes the id.
 
         Returns:
             The fault's number, for `wait_for_pause` and `release`.
@@ -85,16 +178,27 @@ class FakeDocker:
         Raises:
             TimeoutError: no call came there in time.
         """
-        mark, limit = self.folder / f"hit-{number}", time.monotonic() + seconds
-        while time.monotonic() < limit:
-            if mark.exists() and mark.read_text():
-                return int(mark.read_text())
+        return int(self._await(number, "hit", seconds))
+
+    def _await(self, number: int, what: str, seconds: float) -> str:
+        mark, limit = self.folder / f"{what}-{number}", time.monotonic() + seconds
+        while not mark.exists():
+            if time.monotonic() > limit:
+                raise TimeoutError(f"no '{what}' of the docker call with fault {self._faults[number]}")
             time.sleep(0.005)
-        raise TimeoutError(f"no docker call reached fault {self._faults[number]}")
+        return mark.read_text()
 
     def release(self, number: int) -> None:
-        """Let a paused call go on."""
+        """Let a paused call go on, or a late one have its effect."""
         (self.folder / f"go-{number}").touch()
+
+    def wait_for_effect(self, number: int, seconds: float = 10) -> str:
+        """Return what came of a late call: `done`, or docker's words.
+
+        Raises:
+            TimeoutError: it has not been released, or does not end in time.
+        """
+        return self._await(number, "done", seconds)
 
     def calls(self) -> list[dict[str, Any]]:
         """Return the finished calls in the order in which they ended."""
@@ -119,22 +223,6 @@ class FakeDocker:
         while rest.tell() < len(rest.getbuffer()):
             found.append(marshal.load(rest))
         return found
-
-    def _state(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = marshal.loads((self.folder / "state").read_bytes()).get(kind, [])
-        return found
-
-    def containers(self) -> list[dict[str, Any]]:
-        """Return the containers there are."""
-        return self._state("containers")
-
-    def networks(self) -> list[dict[str, Any]]:
-        """Return the networks there are."""
-        return self._state("networks")
-
-    def images(self) -> list[dict[str, Any]]:
-        """Return the images there are."""
-        return self._state("images")
 
 
 def complete(state: Mapping[str, Any]) -> dict[str, Any]:

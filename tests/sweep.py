@@ -27,10 +27,12 @@ WORKERS = 4
 IMPATIENT = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
-from claude_bottle.lib import engine, run
+from claude_bottle.lib import cleanup, engine, reaper, run
 run.QUERY_SECONDS = run.STOP_SECONDS = 1.0
 run.SILENT_SECONDS = 2.0
 engine.Engine.capture.__kwdefaults__["seconds"] = 1.5
+cleanup.Teardown.__init__.__kwdefaults__.update(seconds=6.0, late_seconds=2.0)
+reaper.PATIENCE_SECONDS = 6.0
 from claude_bottle.cli.main import main
 sys.exit(main("cli.sh", sys.argv[2:]))
 """

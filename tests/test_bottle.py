@@ -88,11 +88,23 @@ def test_two_checkouts_at_one_moment_run_their_own_images(tmp_path: Path) -> Non
     assert [image["context"] for image in ran] == [str(ROOT)]
 
 
+NO_FILE = {"id_file": "none"}
+
+
 @pytest.mark.parametrize(
-    ("builder", "builds"), [("", 1), ("confined", 2), ("empty id file", 1), ("buildkit", 1)], ids=str
+    ("builder", "builds"),
+    [
+        ({}, 1),
+        ({"cannot_see": "", "words": "legacy"}, 2),
+        ({"id_file": "empty", "words": "legacy"}, 1),
+        ({**NO_FILE, "words": "buildkit"}, 1),
+    ],
+    ids=["a file", "a confined client", "an empty file", "no file"],
 )
-def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, builder: str, builds: int) -> None:
-    run = plain(tmp_path, builder=builder)
+def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, builder: dict[str, str], builds: int) -> None:
+    if "cannot_see" in builder:
+        builder = {**builder, "cannot_see": str(tmp_path)}
+    run = plain(tmp_path, **builder)
     status, err = ended(run)
     assert status == 0, err
     (image,) = [image for image in run.fake.images() if image["name"] == "claude-bottle:latest"]
@@ -102,7 +114,7 @@ def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, builder: s
 
 
 def test_a_build_that_gives_no_id_is_named_before_anything_is_made(tmp_path: Path) -> None:
-    run = plain(tmp_path, builder="mute")
+    run = plain(tmp_path, **NO_FILE)
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
     assert "error: docker build gave no id of the image it made (claude-bottle:latest)" in err
@@ -111,7 +123,7 @@ def test_a_build_that_gives_no_id_is_named_before_anything_is_made(tmp_path: Pat
 
 
 def test_the_users_own_tag_runs_where_its_build_gives_no_id(tmp_path: Path) -> None:
-    run = plain(tmp_path, builder="mute")
+    run = plain(tmp_path, **NO_FILE)
     run.env["CLAUDE_BOTTLE_IMAGE"] = "my/own:tag"
     status, err = ended(run)
     assert status == 0, err
@@ -119,7 +131,8 @@ def test_the_users_own_tag_runs_where_its_build_gives_no_id(tmp_path: Path) -> N
 
 
 def test_an_image_that_the_engine_does_not_have_is_never_pulled(tmp_path: Path) -> None:
-    run = plain(tmp_path, builder="loads nothing")
+    run = plain(tmp_path)
+    run.fake.during_build("docker rmi claude-bottle:latest")  # as a builder that keeps what it builds
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
     assert "error: the image was built, but the engine does not have it" in err

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from claude_bottle.lib import cleanup
 from claude_bottle.lib.engine import Engine, engine_find
-from claude_bottle.lib.journal import AGENT, INTERNAL, STAGE, Journal
+from claude_bottle.lib.inventory import AGENT, INTERNAL, Owner
+from claude_bottle.lib.journal import STAGE, Entry, Journal
 
 
 @dataclass
@@ -30,35 +31,71 @@ def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> S
     return Scripted(engine_find(os.environ), calls)
 
 
+def row(identity: str, name: str, role: str) -> str:
+    """Return a line of docker's lists, as the inventory asks for them."""
+    return "\\t".join((identity, name, "", "", "0123", "a", role, "", "", "", "", ""))
+
+
+BOX = f"printf '{row('c1', 'box', AGENT)}\\n'"
+NET = f"printf '{row('n1', 'net', INTERNAL)}\\n'"
+
+
+def answers(**cases: str) -> str:
+    """Return a script: what each command does; an underscore stands for a blank."""
+    lines = (f'"{words.replace("_", " ")}"*) {action};;' for words, action in cases.items())
+    return f'case "$*" in {" ".join(lines)} esac'
+
+
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
     monkeypatch.setattr(cleanup, "PAUSE_SECONDS", 0.01)
     stage = tmp_path / "stage"
     stage.mkdir()
-    made = Journal("0123")
+    made = Journal(Owner("0123"))
     for role, name in ((STAGE, str(stage)), (INTERNAL, "net"), (AGENT, "box")):
         made.intend(role, name)
     return made
 
 
+def box(journal: Journal) -> Entry:
+    return journal.entries[-1]
+
+
 def test_things_go_by_id_in_the_contracts_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
-    fake = fake_docker(tmp_path, monkeypatch, 'case "$*" in ps*) echo c1;; "network ls"*) echo n1;; esac')
-    assert cleanup.cleanup_all(fake.engine, journal)
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=BOX, network_ls=NET, rm="echo c1", network_rm="echo n1"))
+    assert not cleanup.cleanup_all(fake.engine, journal).left
     removals = [line for line in fake.calls.read_text().splitlines() if "rm" in line.split()[:2]]
     assert removals == ["rm -f -v c1", "network rm n1"]
     assert not (tmp_path / "stage").exists()
-    assert cleanup.cleanup_all(fake.engine, journal)
+    assert not cleanup.cleanup_all(fake.engine, journal).left
 
 
+@pytest.mark.parametrize(
+    ("removal", "said"),
+    [
+        ("echo busy >&2; exit 1", "busy"),
+        ("exit 1", "docker rm did nothing and gave no reason"),
+        ("exit 0", "docker rm did nothing and gave no reason"),
+        (
+            "echo 'Could not kill running container c1: container not found inside the runtime' >&2; exit 1",
+            "Could not kill running container c1: container not found inside the runtime",
+        ),
+    ],
+)
 def test_a_removal_that_fails_is_tried_again_named_and_the_walk_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    journal: Journal,
+    capfd: pytest.CaptureFixture[str],
+    removal: str,
+    said: str,
 ) -> None:
-    script = 'case "$*" in ps*) echo c1;; rm*) echo busy >&2; exit 1;; esac'
-    fake = fake_docker(tmp_path, monkeypatch, script)
-    assert not cleanup.cleanup_all(fake.engine, journal)
-    assert capfd.readouterr().err == "claude-bottle: warning: could not remove container 'box': busy\n"
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=BOX, rm=removal))
+    remains = cleanup.cleanup_all(fake.engine, journal)
+    assert (list(remains.left), remains.final) == (["container 'box'"], True)
+    assert capfd.readouterr().err == f"claude-bottle: warning: could not remove container 'box': {said}\n"
     assert fake.calls.read_text().count("rm -f -v c1") == cleanup.TRIES
     assert not (tmp_path / "stage").exists()
 
@@ -66,17 +103,63 @@ def test_a_removal_that_fails_is_tried_again_named_and_the_walk_goes_on(
 def test_an_engine_that_cannot_be_asked_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
+    monkeypatch.setattr(cleanup, "LONGEST_PAUSE_SECONDS", 0.01)
     fake = fake_docker(tmp_path, monkeypatch, "echo down >&2; exit 1")
-    assert not cleanup.cleanup_all(fake.engine, journal)
+    remains = cleanup.Teardown(fake.engine, journal, seconds=0.3).run()
+    assert sorted(remains.left) == ["container 'box'", "network 'net'"]
+    assert not remains.final and "down" in remains.left["container 'box'"]
+
+
+def test_a_list_that_fails_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps="echo broken >&2; exit 1"))
+    assert cleanup.cleanup_all(fake.engine, journal).left == {"container 'box'": "broken"}
 
 
 def test_what_is_gone_already_counts_as_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
-    fake = fake_docker(
-        tmp_path, monkeypatch, 'case "$*" in ps*) echo c1;; rm*) echo "No such container: c1" >&2; exit 1;; esac'
-    )
-    assert cleanup.cleanup_all(fake.engine, journal)
+    gone = f"grep -q 'rm -f' {tmp_path}/calls || {BOX}"
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=gone, rm="echo 'No such container: c1' >&2; exit 1"))
+    assert not cleanup.cleanup_all(fake.engine, journal).left
+
+
+def test_an_outage_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal) -> None:
+    monkeypatch.setattr(cleanup, "LONGEST_PAUSE_SECONDS", 0.01)
+    down = f"[ $(grep -c info {tmp_path}/calls) -gt 5 ] || exit 1"
+    fake = fake_docker(tmp_path, monkeypatch, answers(info=down, ps=BOX, rm="echo c1"))
+    assert not cleanup.cleanup_all(fake.engine, journal).left
+    assert fake.calls.read_text().count("rm -f -v c1") == 1
+
+
+def test_another_engine_is_left_alone_and_every_id_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    journal.answered(box(journal), "c1" * 32)
+    fake = fake_docker(tmp_path, monkeypatch, answers(info="echo ' ID: other'", ps=BOX, rm="echo c1"))
+    remains = cleanup.cleanup_all(fake.engine, journal)
+    assert f"container 'box' ({'c1' * 32})" in remains.left and remains.final
+    assert "ps" not in fake.calls.read_text() and "rm" not in fake.calls.read_text()
+
+
+def test_what_docker_gave_no_answer_about_is_looked_for_until_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    journal.lost(box(journal))
+    late = f"[ $(grep -c ^ps {tmp_path}/calls) -lt 5 ] || {BOX}"
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=late, rm="echo c1"))
+    assert not cleanup.cleanup_all(fake.engine, journal).left
+    assert fake.calls.read_text().count("rm -f -v c1") == 1
+
+
+def test_what_never_comes_is_named_and_looked_for_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    journal.lost(box(journal))
+    fake = fake_docker(tmp_path, monkeypatch, "exit 0")
+    remains = cleanup.Teardown(fake.engine, journal, late_seconds=0.1).run()
+    assert list(remains.left) == ["container 'box'"] and not remains.final
 
 
 def test_without_a_docker_the_stage_dir_still_goes(
@@ -84,5 +167,5 @@ def test_without_a_docker_the_stage_dir_still_goes(
 ) -> None:
     fake = fake_docker(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "docker").unlink()
-    assert not cleanup.cleanup_all(fake.engine, journal)
+    assert cleanup.cleanup_all(fake.engine, journal).left
     assert not (tmp_path / "stage").exists()

@@ -63,6 +63,30 @@ def test_cleanup_removes_by_id(tmp_path: Path, env: dict[str, str]) -> None:
     assert not any("claude-bottle" in word for words in fake.argvs() if "rm" in words for word in words)
 
 
+def test_a_pinned_bottle_is_listed_and_removed(tmp_path: Path, env: dict[str, str]) -> None:
+    labels = {"claude-bottle.owner": "o", "claude-bottle.role": "agent"}
+    boxes = [{"name": "mybox", "image": "i:1", "labels": labels}, {"name": "another"}]
+    fake = FakeDocker(tmp_path / "engine", {"containers": boxes})
+    env["PATH"] = fake.path()
+    assert [line.split("\t")[0] for line in run(tmp_path, env, "list", "active").stdout.splitlines()] == ["mybox"]
+    child = terminal(tmp_path, env, "cleanup")
+    child.expect_exact("  container mybox\r\n")
+    child.expect_exact("[y/N] ")
+    child.sendline("y")
+    child.expect(pexpect.EOF)
+    assert [box["name"] for box in fake.containers()] == ["another"]
+
+
+def test_what_an_earlier_start_left_is_told_once(tmp_path: Path, env: dict[str, str]) -> None:
+    folder = tmp_path / "home" / ".local" / "state" / "claude-bottle" / "notes"
+    folder.mkdir(parents=True)
+    (folder / "1").write_text("could not remove container 'x': stuck\n")
+    write(tmp_path, "{}")
+    first, second = run(tmp_path, env, "list"), run(tmp_path, env, "list")
+    said = "claude-bottle: warning: an earlier start could not remove container 'x': stuck\n"
+    assert said in first.stderr and said not in second.stderr
+
+
 NUMBERS = (
     """{"other": [1.50, 1e400, 123456789012345678901234567890, -0, 1E5], "agents": {"a": {"prompt": "x", "n": 2.0}}}"""
 )
@@ -120,4 +144,67 @@ def test_a_manifest_that_cannot_be_replaced_is_said(tmp_path: Path, env: dict[st
     (tmp_path / "project" / "claude-bottle.json").symlink_to(target)
     child = terminal(tmp_path, env, "init")
     child.expect("error: .*link to a file that does not exist")
+    child.expect(pexpect.EOF)
+
+
+BROKEN = "claude-bottle.json at {path} is not valid JSON"
+MEANWHILE = {
+    "{": BROKEN,
+    "[]": "claude-bottle.json at {path} must be a JSON object",
+    '{"agents": []}': "'agents' in claude-bottle.json must be an object",
+    '{"bottles": 5}': "'bottles' in claude-bottle.json must be an object",
+    '{"agents": {"a": {"prompt": "mine"}}}': "agent 'a' already exists in {path}",
+}
+
+
+@pytest.mark.parametrize("text", MEANWHILE)
+@pytest.mark.parametrize("answered", [0, 3])
+def test_a_manifest_broken_while_init_asks_is_one_line_and_stays(
+    tmp_path: Path, env: dict[str, str], text: str, answered: int
+) -> None:
+    path = write(tmp_path, '{"agents": {}}')
+    child = terminal(tmp_path, env, "init")
+    questions = ["agent name: ", "bottle [default]: ", "skills (space separated): ", "prompt: "]
+    for number, question in enumerate(questions):
+        child.expect_exact(question)
+        if number == answered:
+            path.write_text(text)
+        child.sendline("a" if number == 0 else "")
+        if number == answered == 0 and "bottles" not in text:
+            break
+    child.expect(pexpect.EOF)
+    child.wait()
+    said = [line for line in child.before.splitlines() if "error: " in line]
+    wanted = MEANWHILE[text].format(path=path)
+    if text == "[]" and answered:
+        wanted = BROKEN.format(path=path)
+    assert said == [f"claude-bottle: error: {wanted}"] and "Traceback" not in child.before
+    assert child.exitstatus == 1 and path.read_text() == text
+    assert list((tmp_path / "project").iterdir()) == [path]
+
+
+def test_what_came_into_the_manifest_while_init_asked_is_kept(tmp_path: Path, env: dict[str, str]) -> None:
+    path = write(tmp_path, '{"agents": {}}')
+    child = terminal(tmp_path, env, "init")
+    for question, answer in (("agent name: ", "a"), ("bottle [default]: ", "b"), ("skills", "")):
+        child.expect_exact(question)
+        child.sendline(answer)
+    child.expect_exact("prompt: ")
+    meanwhile = {"agents": {"other": {}}, "bottles": {"b": {"env": {"A": "1"}}}, "_note": 1}
+    path.write_text(json.dumps(meanwhile))
+    child.sendline("p")
+    child.expect_exact("added agent 'a'")
+    child.expect(pexpect.EOF)
+    new = {"bottle": "b", "skills": [], "prompt": "p"}
+    assert json.loads(path.read_text()) == {**meanwhile, "agents": {"other": {}, "a": new}}
+
+
+def test_init_does_not_wait_for_the_writer_of_a_fifo(tmp_path: Path, env: dict[str, str]) -> None:
+    path = write(tmp_path, "{}")
+    child = terminal(tmp_path, env, "init")
+    child.expect_exact("agent name: ")
+    path.unlink()
+    os.mkfifo(path)
+    child.sendline("a")
+    child.expect_exact(f"error: {path} is no regular file")
     child.expect(pexpect.EOF)

@@ -37,7 +37,7 @@ def test_cwds_keys_win_and_homes_come_first(tmp_path: Path) -> None:
     write(tmp_path / "home", {"bottles": {"b": {"env": {"A": "1", "B": "1"}}}, "agents": {"x": {"bottle": "b"}}})
     write(tmp_path / "cwd", {"bottles": {"b": {"env": {"B": "2", "C": "2"}}}, "agents": {}, "other": 1})
     found = load(tmp_path / "cwd", home=tmp_path / "home")
-    assert list(found.bottles["b"]["env"].items()) == [("A", "1"), ("B", "2"), ("C", "2")]
+    assert [(entry.name, entry.text) for entry in found.bottles["b"].env] == [("A", "1"), ("B", "2"), ("C", "2")]
     assert list(found.agents) == ["x"]
     place = f"{tmp_path}/cwd/claude-bottle.json: $.other"
     assert found.warnings == (f"claude-bottle.json: unknown key 'other' is ignored ({place})",)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from claude_bottle.lib import run
 from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
 
@@ -18,6 +22,71 @@ def test_a_call_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: pytes
     result = engine.capture(["network", "create", "x"], seconds=0.3)
     assert result.timed_out and not result.ok
     assert result.failure == "docker network create gave no answer within 0 s"
+
+
+def test_a_call_that_ignores_term_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its shell stays, since it has more to do; it ends of itself before the test gives up.
+    deaf = f"trap '' TERM; echo $$ >{tmp_path}/pid; for n in 1 2 3 4 5 6 7 8 9; do sleep 1; done; exit 0"
+    engine = fake_docker(tmp_path, monkeypatch, deaf).engine
+    monkeypatch.setattr(run, "STOP_SECONDS", 0.3)
+    result = engine.capture(["ps"], seconds=1)
+    assert result.timed_out and result.status == 128 + signal.SIGKILL
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_call_that_was_ended_has_failed_whatever_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    polite = "trap 'kill $child; exit 0' TERM; sleep 60 & child=$!; wait"
+    result = fake_docker(tmp_path, monkeypatch, polite).engine.capture(["ps"], seconds=1)
+    assert result.timed_out and not result.ok and result.status == 1
+
+
+SECONDS = 2.0  # that a call may be silent; each of these lasts longer, with pauses that are much shorter
+
+
+def test_a_call_that_goes_on_talking_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    talking = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $n >&$((1 + n % 2)); sleep 0.3; done"
+    began = time.monotonic()
+    result = fake_docker(tmp_path, monkeypatch, talking).engine.capture(["build"], seconds=SECONDS)
+    assert result.ok and not result.timed_out and time.monotonic() - began > SECONDS
+    assert (result.text.split()[-1], result.failure.split()[-1]) == ("12", "11")
+
+
+def test_a_call_that_goes_on_reading_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do dd bs=65536 count=1 2>/dev/null >&2; sleep 0.3; done"
+    engine = fake_docker(tmp_path, monkeypatch, reading + " 2>/dev/null").engine
+    began = time.monotonic()
+    result = engine.capture(["cp", "-", "x:/"], seconds=SECONDS, stdin=[b"x" * 65536] * 40)
+    assert result.ok and not result.timed_out and time.monotonic() - began > SECONDS
+
+
+def test_a_call_that_closes_its_streams_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = f"echo said; exec <&- >&- 2>&-; sleep 0.5; touch {tmp_path}/done; exit 3"
+    result = fake_docker(tmp_path, monkeypatch, silent).engine.capture(["ps"], seconds=30)
+    assert (result.status, result.text, result.timed_out) == (3, "said", False)
+    assert (tmp_path / "done").exists()
+
+
+def test_what_a_calls_own_child_says_last_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fake_docker(tmp_path, monkeypatch, "(sleep 0.5; echo late) &").engine.capture(["ps"], seconds=30)
+    assert (result.ok, result.text) == (True, "late")
+
+
+def test_the_watcher_hears_of_each_process_and_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heard:
+        """Notes the processes, as the reaper does, which would end those that it takes for alive."""
+
+        inherited = ()
+        began: ClassVar[list[int]] = []
+        ended_: ClassVar[list[int]] = []
+        started = began.append
+        ended = ended_.append
+
+    engine = fake_docker(tmp_path, monkeypatch, "exit 1").engine
+    monkeypatch.setattr(run, "_watcher", [Heard])
+    engine.capture(["ps"])
+    engine.stream(["build"])
+    run.finish(engine.foreground(["build"]))
+    assert len(Heard.began) == 3 and Heard.began == Heard.ended_
 
 
 def test_bytes_pass_through_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +115,9 @@ def test_a_call_whose_data_fails_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_token_is_in_no_childs_environment(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    _, err = run.begin().communicate(timeout=60)
-    calls = run.fake.calls()
+    start = Run(tmp_path)
+    _, err = start.begin().communicate(timeout=60)
+    calls = start.fake.calls()
     assert len(calls) > 20, err
     assert all("PATH" in call["env"] and "CLAUDE_BOTTLE_OAUTH_TOKEN" not in call["env"] for call in calls)
 

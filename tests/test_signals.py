@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.sweep import Run, each, gone, name_of, points, until, wrong_words
+from tests.terminal import Terminal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -54,4 +57,54 @@ def test_a_working_directory_that_is_gone_does_not_stop_a_teardown(tmp_path: Pat
     child.send_signal(number)
     _, err = child.communicate(timeout=30)
     assert child.returncode in (128 + number, -number), err
+    assert until(lambda: run.leftovers() == []), run.leftovers()
+
+
+def test_a_client_that_was_killed_is_told_by_its_signal(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    fault = run.fake.fault("agent exec claude", mode="hang")
+    child = run.begin()
+    os.kill(run.fake.wait_for_pause(fault, 30), signal.SIGKILL)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (128 + signal.SIGKILL, []), err
+
+
+def test_ctrl_c_does_not_cut_a_create_in_half(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    fault = run.fake.fault("sidecar create", mode="pause", when="after")
+    terminal = Terminal(run.words, run.cwd, run.env)
+    call = run.fake.wait_for_pause(fault, 30)
+    terminal.type("\x03")
+    terminal.until("^C")  # the terminal's own echo, after which the signal has been sent
+    assert not gone(call)
+    run.fake.release(fault)
+    assert (terminal.wait(), run.leftovers()) == (130, []), terminal.said
+    (create,) = [done for done in run.fake.calls() if done["argv"][0] == "create"]
+    assert create["status"] == 0
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.words = ["nohup", *run.words]
+    fault = run.fake.fault("agent exec claude", mode="pause")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    child.send_signal(signal.SIGHUP)
+    run.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (0, []), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.Signals) -> None:
+    run = Run(tmp_path)
+    fault = run.fake.fault("sidecar create", mode="pause", when="after")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    listed = subprocess.run(["pgrep", "-P", str(child.pid), "-f", "lib/reaper.py"], capture_output=True, text=True)
+    reaper = int(listed.stdout)
+    child.send_signal(signal.SIGKILL)
+    os.kill(reaper, number)
+    run.fake.release(fault)
+    child.communicate(timeout=60)
     assert until(lambda: run.leftovers() == []), run.leftovers()

@@ -12,16 +12,17 @@ import pytest
 from claude_bottle.lib import ssh, ssh_setup
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest
+from claude_bottle.lib.manifest_parse import SshEntry
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker
 
-KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot-a-real-key-4711\n-----END OPENSSH PRIVATE KEY-----"
+KEY = "4711 stands for a key"  # looks like none, so that only ssh-add judges it
 ENTRY = {"Host": "forge", "IdentityFile": "id", "Hostname": "git.example.org", "User": "git", "Port": 22}
 
 
-def load(*entries: Any) -> tuple[ssh.SshEntry, ...]:
-    return ssh.ssh_load(Manifest({"bottles": {"b": {"ssh": list(entries)}}}, (), (), ()), "b")
+def load(*entries: Any) -> tuple[SshEntry, ...]:
+    return ssh.ssh_load(Manifest({"bottles": {"b": {"ssh": list(entries)}}}), "b")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,28 @@ def test_more_signals_do_not_disturb_a_teardown(bottle: Bottle) -> None:
     assert removals and set(removals.values()) == {1}
 
 
+def test_a_second_interrupt_leaves_the_rest_of_a_hung_teardown_to_the_background(bottle: Bottle) -> None:
+    bottle.fake.session("exit 0")
+    hung = bottle.fake.fault("agent rm#1", mode="hang")
+    terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
+    bottle.fake.wait_for_pause(hung, 30)
+    terminal.type("\x03")
+    terminal.until("Ctrl-C leaves the rest to the background")
+    terminal.type("\x03")
+    assert terminal.wait(20) == 130, terminal.said
+    assert "could not remove container 'claude-bottle-a-2'" in terminal.said
+    assert "the background goes on" in terminal.said
+    assert until(lambda: bottle.leftovers() == [])
+
+
+def test_a_hung_teardown_says_what_it_waits_for(bottle: Bottle) -> None:
+    bottle.fake.session("exit 0")
+    bottle.fake.fault("agent rm#1", mode="hang")
+    terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
+    terminal.until("still removing container 'claude-bottle-a-2'; ")
+    terminal.until("s more at most")
+
+
 def test_ctrl_c_in_the_session_belongs_to_the_session(bottle: Bottle) -> None:
     # As the docker client does, the session makes the terminal raw, so that the key is a byte like any other.
     bottle.fake.session(

@@ -1,0 +1,210 @@
+"""What on the engine is ours, told by labels alone, and the one way to remove it.
+
+The list, the cleanup, the teardown and the reaper all read and remove through here, with one idea of "gone": what
+docker says it has removed, and what a look-up by id does not find.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.lib import log, run
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import DockerError
+
+PREFIX = "claude-bottle."
+CONTAINER = "container"
+NETWORK = "network"
+
+AGENT = "agent"
+SIDECAR = "sidecar"
+INTERNAL = "internal"
+EGRESS = "egress"
+KINDS = {AGENT: CONTAINER, SIDECAR: CONTAINER, INTERNAL: NETWORK, EGRESS: NETWORK}
+ROLES = tuple(KINDS)  # in the order in which they are removed
+SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
+
+_LABELS = ("owner", "slug", "role", "image", "host", "boot", "launcher", "reaper")
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_NAMES = {CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}"), NETWORK: ("{{.Name}}", "", "")}
+_LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
+_REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who made a thing.
+
+    Attributes:
+        launch: a random word that names one launch.
+        host: the name of the machine that the launcher runs on.
+        boot: the id of that machine's present boot, empty where it cannot be told.
+        launcher: pid and start time of the launcher.
+        reaper: those of its reaper.
+    """
+
+    launch: str
+    host: str = ""
+    boot: str = ""
+    launcher: str = ""
+    reaper: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A container or a network on the engine; a label that it does not have is an empty text."""
+
+    kind: str
+    identity: str
+    name: str
+    shown_image: str
+    status: str
+    owner: str
+    slug: str
+    role: str
+    image: str
+    host: str
+    boot: str
+    launcher: str
+    reaper: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the launcher's, or has a name like those of the shell's own things."""
+        return bool(self.role) or self.name.startswith(SHELL_NAMES)
+
+
+def process_mark(pid: int) -> str:
+    """Return a process's pid, and its start time in clock ticks since the boot where that can be told."""
+    try:
+        # The name, in brackets, may hold blanks.
+        start = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return str(pid)
+    return f"{pid} {start}"
+
+
+def owner_here(launch: str, reaper: int) -> Owner:
+    """Return the owner of what this process makes.
+
+    Args:
+        launch: names the launch.
+        reaper: pid of the reaper.
+    """
+    try:
+        boot = Path(_BOOT_ID).read_text().strip()
+    except OSError:
+        boot = ""
+    return Owner(launch, os.uname().nodename, boot, process_mark(os.getpid()), process_mark(reaper))
+
+
+def labels(owner: Owner, slug: str, role: str) -> list[str]:
+    """Return the options that say whose a thing is; it has them from its create call on."""
+    pairs = (
+        ("owner", owner.launch),
+        ("slug", slug),
+        ("role", role),
+        ("host", owner.host),
+        ("boot", owner.boot),
+        ("launcher", owner.launcher),
+        ("reaper", owner.reaper),
+    )
+    return [word for name, value in pairs if value for word in ("--label", f"{PREFIX}{name}={value}")]
+
+
+def of_launch(launch: str) -> tuple[str, str]:
+    """Return the filter for what one launch has made."""
+    return ("--filter", f"label={PREFIX}owner={launch}")
+
+
+def look(engine: Engine, kind: str, words: Sequence[str]) -> list[Item]:
+    """Return what the engine has of a kind.
+
+    Args:
+        engine: to ask.
+        kind: CONTAINER or NETWORK.
+        words: docker's further options, filters for example.
+
+    Raises:
+        LookFailed: the engine gave no answer.
+    """
+    columns = ("{{.ID}}", *_NAMES[kind], *(f'{{{{.Label "{PREFIX}{name}"}}}}' for name in _LABELS))
+    call = [*_LISTS[kind], *words, "--no-trunc", "--format", "\t".join(columns)]
+    answer = engine.query(call)
+    if not answer.ok:
+        raise LookFailed(call[0], answer)
+    rows = (line.split("\t") for line in answer.text.split("\n") if line)
+    found = [_item(kind, row) for row in rows if len(row) == len(columns)]
+    return sorted(found, key=lambda item: log.encode(item.name))
+
+
+def _item(kind: str, row: list[str]) -> Item:
+    identity, name, image, status, owner, slug, role, tag, host, boot, launcher, reaper = row
+    return Item(kind, identity, name, image, status, owner, slug, role, tag, host, boot, launcher, reaper)
+
+
+class LookFailed(DockerError):
+    """The engine did not say what it has.
+
+    Args:
+        command: the docker command.
+        answer: how the call ended.
+    """
+
+    def __init__(self, command: str, answer: run.Result) -> None:
+        super().__init__(f"docker {command} failed")
+        self.answer = answer
+
+
+def ours(engine: Engine, kind: str, *words: str) -> list[Item]:
+    """Return all of a kind that is ours, the shell's own things among it.
+
+    Raises:
+        LookFailed: the engine gave no answer; docker's own words have been printed, as in the shell.
+    """
+    try:
+        return [item for item in look(engine, kind, words) if item.ours]
+    except LookFailed as failure:
+        log.write(failure.answer.err if failure.answer.err.endswith(b"\n") else failure.answer.err + b"\n")
+        raise
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a removal came to.
+
+    Attributes:
+        left: ids of what is still there, or may be.
+        failure: docker's words.
+        timed_out: whether docker gave no answer.
+    """
+
+    left: tuple[str, ...] = ()
+    failure: str = ""
+    timed_out: bool = False
+
+
+def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Removal:
+    """Remove things by id; what is gone already counts as removed (shell: docker_rm, network_remove).
+
+    Args:
+        engine: to ask.
+        kind: of all of them.
+        identities: their ids.
+    """
+    removed = engine.capture([*_REMOVES[kind], *identities])
+    rest = [identity for identity in identities if identity not in removed.text.split()]
+    if not rest:
+        return Removal()
+    filters = [word for identity in rest for word in ("--filter", f"id={identity}")]
+    every = ["-a"] if kind == CONTAINER else []
+    try:
+        there = {item.identity for item in look(engine, kind, [*every, *filters])}
+    except LookFailed as failure:
+        return Removal(tuple(rest), removed.failure or failure.answer.failure, True)
+    left = tuple(identity for identity in rest if identity in there)
+    silent = f"docker {run.call_name(_REMOVES[kind])} did nothing and gave no reason"
+    return Removal(left, removed.failure or silent, removed.timed_out) if left else Removal()

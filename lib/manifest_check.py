@@ -1,0 +1,109 @@
+"""What is wrong in a manifest, in the shell's order: found once, told by the command that needs the place."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from claude_bottle.lib import schema_check
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.manifest_parse import SSH_FIELDS, Sources, as_list, as_object, as_word
+from claude_bottle.lib.manifest_words import fault_error, fault_warning, host_error, unknown_warning
+from claude_bottle.lib.schema_check import Fault, Place
+
+
+class Checks:
+    """All that is wrong in one merged manifest.
+
+    Args:
+        merged: the whole of it.
+        sources: where it comes from.
+
+    Raises:
+        Interrupted: a signal arrived; a large manifest takes a while.
+    """
+
+    def __init__(self, merged: Any, sources: Sources) -> None:
+        self._merged = merged
+        self._sources = sources
+        self._faults = schema_check.faults(merged)
+        self._by_part: defaultdict[Place, list[Fault]] = defaultdict(list)
+        for fault in self._faults:
+            self._by_part[fault.place[:3]].append(fault)
+        self._unknown: defaultdict[Place, list[str]] = defaultdict(list)
+        for unknown in schema_check.unknown_keys(merged):
+            line = unknown_warning(unknown, sources.where(unknown.place))
+            self._unknown[unknown.place[:2]].append(line)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a line for each key that means nothing, then for each fault, in the whole manifest."""
+        for lines in self._unknown.values():
+            yield from lines
+        for fault in self._faults:
+            yield fault_warning(fault, self._sources.where(fault.place))
+
+    def unknown(self, kind: str, name: str) -> list[str]:
+        """Return a line for each key that means nothing in one of the ``agents`` or ``bottles``."""
+        return self._unknown.get((kind, name), [])
+
+    def problems(self, *place: str) -> list[BottleError]:
+        """Return what is wrong with a place itself, not with what is in it.
+
+        Args:
+            place: the keys that lead there, three at most; with three also what is wrong below.
+        """
+        return [fault_error(fault, self._sources.where(fault.place)) for fault in self._by_part.get(place, ())]
+
+    def agent(self, name: str) -> list[BottleError]:
+        """Return what is wrong with an agent."""
+        faults = (fault for fault in self._faults if fault.place[:2] == ("agents", name))
+        return [fault_error(fault, self._sources.where(fault.place)) for fault in faults]
+
+    def ssh(self, bottle: str) -> Iterator[BottleError]:
+        """Yield what is wrong with a bottle's ssh entries: what is missing first, as the shell does."""
+        place = ("bottles", bottle, "ssh")
+        for index, entry in enumerate(as_list(self._at(place))):
+            for line in _missing_fields(entry):
+                yield BottleError(line, [self._sources.where((*place, index))])
+        for fault in self._by_part.get(place, ()):
+            if fault.kind != "required":
+                yield fault_error(fault, self._sources.where(fault.place))
+
+    def broken_ssh(self) -> set[Place]:
+        """Return the places of the ssh entries that lack a field, or have one of a wrong type."""
+        return {
+            fault.place[:4]
+            for fault in self._faults
+            if fault.place[2:3] == ("ssh",) and len(fault.place) > 3 and fault.kind != "form"
+        }
+
+    def egress(self, bottle: str) -> Iterator[BottleError]:
+        """Yield what is wrong with a bottle's egress."""
+        for fault in self._by_part.get(("bottles", bottle, "egress"), ()):
+            where = self._sources.where(fault.place)
+            if fault.kind == "form":
+                yield host_error(fault, self._at(fault.place), where)
+            else:
+                yield fault_error(fault, where)
+
+    def _at(self, place: Place) -> Any:
+        value = self._merged
+        for step in place:
+            value = value[step] if isinstance(step, int) else as_object(value).get(step)
+        return value
+
+
+def _missing_fields(entry: Any) -> Iterator[str]:
+    if not isinstance(entry, dict) or _missing(entry.get("Host")):
+        text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+        yield f"ssh entry missing required field 'Host': {text}"
+        return
+    for field in SSH_FIELDS:
+        if _missing(entry.get(field)):
+            yield f"ssh entry for host '{as_word(entry['Host'])}' missing required field '{field}'"
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == ""

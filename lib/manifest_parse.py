@@ -1,0 +1,217 @@
+"""A manifest as typed values, each with the file and the JSON path that it comes from.
+
+This module and ``manifest_check`` alone walk the JSON. A value that is missing or of a wrong type is empty or left out
+here; what is wrong with it is the other module's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from claude_bottle.lib import schema_check
+from claude_bottle.lib.manifest_words import FILE_NAME
+from claude_bottle.lib.schema_check import Place
+
+SSH_FIELDS = ("Host", "IdentityFile", "Hostname", "User", "Port")  # required, in the shell's order
+_HOST_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent.
+
+    Attributes:
+        name: of the agent.
+        at: its file and JSON path.
+        is_object: whether there is anything to ask for the rest.
+        bottle: its bottle's name.
+        bottle_at: the name's file and JSON path.
+        skills: names of folders.
+        prompt: its text.
+    """
+
+    name: str
+    at: str
+    is_object: bool
+    bottle: str
+    bottle_at: str
+    skills: tuple[str, ...]
+    prompt: str
+
+
+@dataclass(frozen=True)
+class EnvEntry:
+    """One variable: its literal value, the host variable it comes from, or the question to ask."""
+
+    name: str
+    mode: Literal["literal", "host", "secret"]
+    text: str
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class SshEntry:
+    """One host that a bottle may reach by ssh."""
+
+    host: str
+    identity_file: str
+    hostname: str
+    user: str
+    port: str
+    known_host_key: str
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class ListedHost:
+    """One entry of a bottle's allowlist."""
+
+    host: str
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class Bottle:
+    """One bottle.
+
+    Attributes:
+        name: of the bottle.
+        at: its file and JSON path.
+        env_names: all names of its env, in manifest order.
+        env: the variables that are texts, in manifest order.
+        ssh: the entries with all fields, each of its type.
+        allowlist: the hosts that are texts.
+    """
+
+    name: str
+    at: str = ""
+    env_names: tuple[str, ...] = ()
+    env: tuple[EnvEntry, ...] = ()
+    ssh: tuple[SshEntry, ...] = ()
+    allowlist: tuple[ListedHost, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files that a manifest comes from, the working directory's first, and what each of them holds."""
+
+    files: tuple[str, ...] = ()
+    parts: tuple[dict[str, Any], ...] = ()
+
+    def where(self, place: Place) -> str:
+        """Return the file and the JSON path of a place: the file that says what is there, or at the nearest above."""
+        return f"{self._file_of(place)}: {schema_check.json_path(place)}"
+
+    def _file_of(self, place: Place) -> str:
+        for length in range(len(place), 0, -1):
+            for file, part in zip(self.files, self.parts, strict=True):
+                if _has(part, place[:length]):
+                    return file
+        return self.files[0] if self.files else FILE_NAME
+
+
+def _has(value: Any, place: Place) -> bool:
+    for step in place:
+        inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+        if step not in inside:
+            return False
+        value = value[step]
+    return True
+
+
+def parse_agents(merged: Any, sources: Sources) -> dict[str, Agent]:
+    """Return a manifest's agents by name.
+
+    Args:
+        merged: the whole manifest.
+        sources: where it comes from.
+    """
+    return {name: _agent(name, value, sources) for name, value in as_object(merged.get("agents")).items()}
+
+
+def _agent(name: str, value: Any, sources: Sources) -> Agent:
+    place, fields = ("agents", name), as_object(value)
+    return Agent(
+        name=name,
+        at=sources.where(place),
+        is_object=isinstance(value, dict),
+        bottle=_text(fields.get("bottle")),
+        bottle_at=sources.where((*place, "bottle")),
+        skills=tuple(item for item in as_list(fields.get("skills")) if isinstance(item, str)),
+        prompt=_text(fields.get("prompt")),
+    )
+
+
+def parse_bottles(merged: Any, sources: Sources, broken: Collection[Place]) -> dict[str, Bottle]:
+    """Return a manifest's bottles by name.
+
+    Args:
+        merged: the whole manifest.
+        sources: where it comes from.
+        broken: the places of the ssh entries that lack a field, or have one of a wrong type.
+    """
+    bottles = as_object(merged.get("bottles"))
+    return {name: _bottle(name, value, sources, broken) for name, value in bottles.items()}
+
+
+def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) -> Bottle:
+    place, fields = ("bottles", name), as_object(value)
+    env = as_object(fields.get("env"))
+    listed = as_list(as_object(fields.get("egress")).get("allowlist"))
+    return Bottle(
+        name=name,
+        at=sources.where(place),
+        env_names=tuple(env),
+        env=tuple(_env((*place, "env"), env, sources)),
+        ssh=tuple(_ssh((*place, "ssh"), as_list(fields.get("ssh")), sources, broken)),
+        allowlist=tuple(_listed((*place, "egress", "allowlist"), listed, sources)),
+    )
+
+
+def _env(place: Place, env: dict[str, Any], sources: Sources) -> Iterator[EnvEntry]:
+    for name, value in env.items():
+        if isinstance(value, str):
+            yield _env_entry(name, value, sources.where((*place, name)))
+
+
+def _env_entry(name: str, value: str, at: str) -> EnvEntry:
+    if value.startswith("?"):
+        return EnvEntry(name, "secret", value[1:], at)
+    host = _HOST_VARIABLE.fullmatch(value)
+    return EnvEntry(name, "host", host[1], at) if host else EnvEntry(name, "literal", value, at)
+
+
+def _ssh(place: Place, entries: list[Any], sources: Sources, broken: Collection[Place]) -> Iterator[SshEntry]:
+    for index, entry in enumerate(entries):
+        here = (*place, index)
+        if here not in broken:
+            host, key, hostname, user, port = (as_word(entry[field]) for field in SSH_FIELDS)
+            yield SshEntry(host, key, hostname, user, port, entry.get("KnownHostKey") or "", sources.where(here))
+
+
+def _listed(place: Place, hosts: list[Any], sources: Sources) -> Iterator[ListedHost]:
+    for index, host in enumerate(hosts):
+        if isinstance(host, str):
+            yield ListedHost(host, sources.where((*place, index)))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return an object, an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return an array, an empty one in place of anything else."""
+    return value if isinstance(value, list) else []
+
+
+def as_word(value: Any) -> str:
+    """Return a text or a number as it is written; a number that is whole is written whole, as jq does."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

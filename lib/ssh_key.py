@@ -1,0 +1,119 @@
+"""A private key of the host's, looked at before the question: in the bottle ssh-add has one answer to all faults."""
+
+from __future__ import annotations
+
+import binascii
+import re
+import struct
+from pathlib import Path
+
+from claude_bottle.lib.problems import UnseenByShell
+
+MAX_BYTES = 1024 * 1024
+_BEGIN = re.compile(rb"^-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----[ \t]*$", re.MULTILINE)
+_PUBLIC = re.compile(rb"(ssh|ecdsa|sk)-[a-z0-9@.-]+ |-+ ?BEGIN ([A-Z0-9 ]+ )?PUBLIC KEY", re.ASCII)
+_OPENSSH = b"openssh-key-v1\0"
+_PASSPHRASE = "ssh key for host '{}' could not be added (passphrase-protected keys are not supported)"
+
+
+def ssh_read_key(host: str, path: str) -> bytes:
+    """Return a private key as ssh-add takes it: line ends of Unix, the last line ended too.
+
+    What looks like no kind of key at all is left to ssh-add.
+
+    Args:
+        host: of the entry, for the messages.
+        path: of the file.
+
+    Raises:
+        BottleError: it cannot be read, or ssh-add could not take it; with the cause and the fix, never with the key.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            key = file.read(MAX_BYTES + 1)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise UnseenByShell(f"ssh key for host '{host}' cannot be read: {path}", [reason]) from None
+    key = key.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    _check(host, path, key)
+    return key if key.endswith(b"\n") else key + b"\n"
+
+
+def _check(host: str, path: str, key: bytes) -> None:
+    def refuse(what: str, fix: str) -> UnseenByShell:
+        return UnseenByShell(f"ssh key for host '{host}' {what}: {path}", [fix])
+
+    if not key.strip():
+        raise refuse("is empty", "IdentityFile has to name a private key")
+    if len(key) > MAX_BYTES:
+        raise refuse("is larger than 1 MiB", "IdentityFile has to name a private key")
+    if _PUBLIC.match(key.lstrip()):
+        raise refuse("is a public key", "IdentityFile has to name the private one, which mostly has no .pub at its end")
+    if key.startswith(b"PuTTY-User-Key-File"):
+        raise refuse("is one of PuTTY's", "make a copy with: puttygen KEY -O private-openssh -o COPY")
+    begin = _BEGIN.search(key)
+    kind, body = (begin[1], _body(key, begin)) if begin else (b"", b"")
+    if body is None or (not begin and _is_cut(key)):
+        raise refuse("is cut off", "its first or its last line is missing; copy the file again, whole")
+    if kind == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in body:
+        raise _has_passphrase(host, path)
+    if kind:
+        content = _decoded(body)
+        if not (content and _is_whole(content)):
+            raise refuse("is cut off or damaged", "something is missing between its first and its last line")
+        if kind == b"OPENSSH PRIVATE KEY" and _strings(content)[:1] != [b"none"]:
+            raise _has_passphrase(host, path)
+
+
+def _has_passphrase(host: str, path: str) -> UnseenByShell:
+    return UnseenByShell(
+        _PASSPHRASE.format(host), [f"{path} has a passphrase; a copy without one is made by: ssh-keygen -p -f COPY"]
+    )
+
+
+def _is_cut(key: bytes) -> bool:
+    """Say whether what has no first line of a private key was one."""
+    return key.startswith(b"-----BEGIN ") != (b"PRIVATE KEY-----" in key and b"-----END " in key)
+
+
+def _body(key: bytes, begin: re.Match[bytes]) -> bytes | None:
+    """Return what stands between the first and the last line, None without the last."""
+    end = key.find(b"\n-----END " + begin[1] + b"-----", begin.end())
+    return None if end < 0 else key[begin.end() : end]
+
+
+def _decoded(body: bytes) -> bytes:
+    """Return what the lines stand for, nothing where they are no base64; header lines have a colon."""
+    lines = b"".join(line.strip() for line in body.split(b"\n") if b":" not in line)
+    try:
+        return binascii.a2b_base64(lines, strict_mode=True)
+    except binascii.Error:
+        return b""
+
+
+def _is_whole(content: bytes) -> bool:
+    """Say whether a key is as long as it says itself."""
+    if content.startswith(_OPENSSH):
+        return len(_strings(content)) == 5
+    if content[0] != 0x30 or len(content) < 2:  # a sequence, in DER
+        return False
+    size, start = content[1], 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(content[2:start], "big")
+    return len(content) == start + size
+
+
+def _strings(content: bytes) -> list[bytes]:
+    """Return the strings of OpenSSH's own form: cipher, kdf, its options, public key, private keys; those there are."""
+    found, at = [], len(_OPENSSH)
+    for number in range(5):
+        at += 4 if number == 3 else 0  # the count of keys
+        if at + 4 > len(content):
+            break
+        (size,) = struct.unpack_from(">I", content, at)
+        if at + 4 + size > len(content):
+            break
+        found.append(content[at + 4 : at + 4 + size])
+        at += 4 + size
+    return found
