@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from claude_bottle.lib import schema_check
+from claude_bottle.lib import schema_check, wait
 from claude_bottle.lib.manifest_words import FILE_NAME
 from claude_bottle.lib.schema_check import Place
 
@@ -103,6 +103,7 @@ class Sources:
 
     def where(self, place: Place) -> str:
         """Return the file and the JSON path of a place: the file that says what is there, or at the nearest above."""
+        wait.check_signals()  # every loop over a large manifest comes here
         return f"{self._file_of(place)}: {schema_check.json_path(place)}"
 
     def _file_of(self, place: Place) -> str:

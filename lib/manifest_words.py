@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from claude_bottle.lib import schema_check
@@ -62,9 +63,19 @@ def host_problem(host: str) -> str:
         return "has a port; every port of a listed host is allowed, write the name alone"
     if "*" in host:
         return "may have a * only as a leading '*.'"
-    if re.fullmatch(r"[0-9.]+", host):
+    if is_address(host) or re.fullmatch(r"(.*\.)?localhost\.?", host):
         return "would be an address of the sidecar itself, or one that no other machine has"
+    if re.fullmatch(r"(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?", host):
+        return "ends like an address; write one as four decimal numbers"
     return "is not a host name"
+
+
+def is_address(host: str) -> bool:
+    """Say whether a host is an IPv4 literal; whatever else looks like one is a name, as in the shell."""
+    try:
+        return str(ipaddress.IPv4Address(host)) == host
+    except ValueError:
+        return False
 
 
 def _shell_sees(fault: Fault) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.manifest_parse import SshEntry
+from claude_bottle.lib.manifest_words import is_address
 from claude_bottle.lib.problems import fail_with
 
 DEFAULT_HOSTS = (
@@ -42,14 +43,6 @@ def listed_hosts(manifest: Manifest, bottle: str) -> tuple[str, ...]:
 def allowed_hosts(manifest: Manifest, bottle: str, ssh: Sequence[SshEntry]) -> tuple[str, ...]:
     """Return the effective allowlist: unique, in C order."""
     return tuple(sorted({*DEFAULT_HOSTS, *listed_hosts(manifest, bottle), *(entry.hostname for entry in ssh)}))
-
-
-def is_address(host: str) -> bool:
-    """Say whether a host is an IPv4 literal; whatever else looks like one is a name, as in the shell."""
-    try:
-        return str(ipaddress.IPv4Address(host)) == host
-    except ValueError:
-        return False
 
 
 def _is_private(address: str) -> bool:

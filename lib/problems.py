@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
+from claude_bottle.lib import wait
 from claude_bottle.lib.errors import BottleError, DockerError
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return a hint with the known name most like this one, if any is."""
+    wait.check_signals()  # among thousands of names this takes a while
     found = difflib.get_close_matches(name, list(known), 1)
     return [f"did you mean '{found[0]}'?"] if found else []
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from claude_bottle.lib import wait
 
 MAX_DEPTH = 256  # jq's; more is no manifest, and would exhaust the interpreter's stack
+_HUGE = 10**4000
 _SURROGATE = re.compile("[\ud800-\udfff\x7f]")
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|NaN|-?Infinity', re.DOTALL)
 _REASONS = {  # how the interpreter's own words begin
@@ -99,11 +100,11 @@ def _check_depth(text: str) -> None:
             raise NotJson(f"{_place(text, token.start())}: nested deeper than {MAX_DEPTH} levels")
 
 
-def _int(text: str) -> int | float:
+def _int(text: str) -> int:
     try:
         return int(text)
-    except ValueError:  # thousands of digits, which the interpreter refuses to convert
-        return float(text)
+    except ValueError:  # thousands of digits, which the interpreter refuses to convert: far too large for any key
+        return -_HUGE if text.startswith("-") else _HUGE
 
 
 class _Numbers:

@@ -252,6 +252,57 @@ def test_all_values_that_cannot_be_had_are_named_in_order(tmp_path: Path) -> Non
     assert check_values(found, None) == [literal]
 
 
+def warned(found: manifest.Manifest) -> list[str]:
+    return [line.split("env '")[1].split("'")[0] for line in env_resolve.env_warnings(found, "b")]
+
+
+def test_only_what_reads_as_if_it_were_expanded_gets_a_hint(tmp_path: Path) -> None:
+    env = {"PATH": "$PATH:/x", "A": "x${HOME}", "B": "$HOME", "C": f"{SECRET}$x"}
+    plain = {"D": "${HOME}", "E": "?what is $HOME", "F": "~/x", "G": "5$", "H": "$5", "I": "$(id)", "J": "a$"}
+    found = bottle(tmp_path, {"env": {**env, **plain}})
+    assert warned(found) == list(env)
+    assert SECRET not in repr(env_resolve.env_warnings(found, "b"))
+
+
+LOGINS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK")
+
+
+@pytest.mark.parametrize("name", LOGINS)
+def test_a_manifest_that_has_a_login_gets_no_warning_of_one(tmp_path: Path, name: str) -> None:
+    def login(value: str) -> bool:
+        return env_resolve.env_has_login(
+            env_resolve.env_entries(bottle(tmp_path, {"env": {name: value}}), "b"), environ
+        )
+
+    environ = {"SET": "1", "EMPTY": ""}
+    assert [login(value) for value in ("1", "?", "${SET}", "${EMPTY}", "")] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("value", "asks"), [("${KEY}", False), ("", True)])
+def test_the_warning_of_a_login_is_given_when_one_is_asked_for(tmp_path: Path, value: str, asks: bool) -> None:
+    write(tmp_path, {"bottles": {"b": {"env": {"ANTHROPIC_API_KEY": value}}}, "agents": {"a": {"bottle": "b"}}})
+    fake = FakeDocker(tmp_path / "engine")
+    done = subprocess.run(
+        [ROOT / "cli.sh", "start", "--dry-run", "a"],
+        cwd=tmp_path,
+        env={"PATH": fake.path(), "HOME": str(tmp_path), "KEY": SECRET, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and ("will ask for a login" in done.stderr) == asks
+
+
+def test_git_commits_with_the_variables_of_the_sample(tmp_path: Path) -> None:
+    sample = json.loads((ROOT / "claude-bottle.json").read_text())
+    env = {**sample["bottles"]["default"]["env"], "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    env |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "1"}  # as in a bottle, git may not guess a name
+    env |= {"GIT_CONFIG_KEY_0": "user.useConfigOnly", "GIT_CONFIG_VALUE_0": "true"}
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        done = subprocess.run(["git", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_an_empty_answer_is_no_secret(tmp_path: Path) -> None:
     entries = env_resolve.env_entries(bottle(tmp_path, {"env": {"A": "?"}}), "b")
     with pytest.raises(BottleError, match="no value entered for 'A'"):
@@ -280,6 +331,10 @@ def test_hosts_that_the_sidecar_matches_are_accepted(tmp_path: Path, host: str) 
         'x"\n- "y',
         "10.0.0.0/8",
         "a?",
+        "167772165",
+        "0x0a000005",
+        "012.0.0.5",
+        "10.77.5",
     ],
 )
 def test_hosts_that_it_would_never_match_are_refused(tmp_path: Path, host: str) -> None:
@@ -299,6 +354,18 @@ def test_missing_skills_are_all_named(tmp_path: Path) -> None:
         skills.skills_check(str(tmp_path), ["../x", "gone"])
     assert caught.value.message == "invalid skill name '../x'"
     assert caught.value.hints == (f"also: skill 'gone' not found at {tmp_path}/.claude/skills/gone",)
+
+
+def test_texts_with_a_nul_arrive_or_are_refused(tmp_path: Path) -> None:
+    agent = {"bottle": "b\0", "prompt": "p\0\n"}
+    write(tmp_path, {"bottles": {"b\0": {"env": {"A": "x\0"}}}, "agents": {"a\0": agent}})
+    found = load(tmp_path)
+    assert manifest.manifest_agent_prompt(found, "a\0") == "p\0\n"
+    manifest.manifest_require_bottle(found, "a\0", manifest.manifest_agent_bottle(found, "a\0"))
+    with pytest.raises(BottleError, match="literal value contains a NUL"):
+        env_resolve.env_check_values(found, "b\0", frozenset(), {}, False)
+    with pytest.raises(BottleError, match="invalid skill name"):
+        skills.skills_check(str(tmp_path), ["a\0b"])
 
 
 def test_ssh_entries_need_their_fields(tmp_path: Path) -> None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
-from claude_bottle.lib import pipelock
+from claude_bottle.lib import pipelock, pipelock_hosts
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.manifest import Manifest
+
+from tests.conftest import ROOT
+from tests.fake_docker import FakeDocker
+
+SECRET = "hunter2-never-shown"
 
 CONTRACT = """\
 mode: strict
@@ -33,7 +45,93 @@ def test_the_metrics_port_steps_aside_for_the_proxys() -> None:
     assert 'metrics_listen: "127.0.0.1:9092"' in pipelock.pipelock_yaml(["a.test"], [], "9091")
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "8 8", "\u0661"])
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "8 8", "\u0661", "000008888"])
 def test_a_port_that_is_none_is_refused(port: str) -> None:
     with pytest.raises(BottleError, match="CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number"):
         pipelock.pipelock_check_port(port)
+
+
+def test_a_port_of_thousands_of_digits_is_one_short_line() -> None:
+    with pytest.raises(BottleError, match="CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number") as caught:
+        pipelock.pipelock_check_port("7" * 5000)
+    assert len(caught.value.message) < 200
+
+
+def keys(text: str) -> dict[str, int]:
+    """Return the keys of a YAML text like ours, with their depths."""
+    found = (re.match(r"( *)(\w+):", line) for line in text.splitlines())
+    return {key[2]: len(key[1]) // 2 for key in found if key}
+
+
+def section(text: str, *path: str) -> list[str]:
+    """Return the items of a list in a YAML text like ours; none where the list is not there."""
+    lines, depth = text.splitlines(), 0
+    for key in path:
+        name = "  " * depth + key + ":"
+        if name not in lines:
+            return []
+        lines, depth = lines[lines.index(name) + 1 :], depth + 1
+    items = itertools.takewhile(lambda line: line.startswith("  " * depth + "- "), lines)
+    return [json.loads(item.strip()[2:]) for item in items]
+
+
+RANDOM = "q7x2k9m4z8w1v5b3n6j0"  # twenty different characters
+LISTED = (f"{RANDOM}.example.org", "*.example.org", "*.internal", "git.corp.example", "nas", "10.77.0.5", "8.8.8.8")
+
+
+def written(listed: tuple[str, ...], ssh: tuple[str, ...] = ()) -> str:
+    hosts = sorted({*pipelock_hosts.DEFAULT_HOSTS, *listed, *ssh})
+    return pipelock.pipelock_yaml(hosts, ssh, "8888", listed)
+
+
+def test_the_page_has_every_key_beyond_the_contract_and_no_other() -> None:
+    text = written(LISTED, ("100.64.0.7", "git.example.org"))
+    contract = set(keys(CONTRACT)) | {"dlp", "include_defaults", "scan_env"}
+    page = (ROOT / "docs" / "differences.md").read_text().split("\n## Keys of `pipelock.yaml` beyond the contract\n")[1]
+    bullets = " ".join(line for line in page.split("\n## ")[0].split("\n- ")[1:])
+    named = {name for name in re.findall(r"`([a-z_]+)`", bullets)}
+    assert set(keys(text)) - contract <= named
+    assert named <= set(keys(text)), "the page has a key that is not written"
+
+
+def test_a_listed_host_that_looks_random_is_excluded_from_that_check() -> None:
+    excluded = section(written(LISTED), "fetch_proxy", "monitoring", "subdomain_entropy_exclusions")
+    assert excluded == ["*.example.org", f"{RANDOM}.example.org"]
+    assert section(written((), (f"a.{RANDOM}.x.test",)), "fetch_proxy", "monitoring", "subdomain_entropy_exclusions")
+    assert "subdomain_entropy_exclusions" not in written(("github.com", "abcdefghijklmnop.x.test", f"{RANDOM}.test"))
+
+
+def test_listed_names_may_be_private_but_not_what_a_wildcard_stands_for() -> None:
+    text = written((*LISTED, "claude.ai"), ("ssh.example.org", "10.0.0.7"))
+    assert section(text, "trusted_domains") == [
+        "git.corp.example",
+        "nas",
+        f"{RANDOM}.example.org",
+        "ssh.example.org",
+    ]
+    assert section(text, "ssrf", "ip_allowlist") == ["10.0.0.7/32", "10.77.0.5/32"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "localhost", "a.localhost."])
+def test_addresses_that_no_other_machine_has_are_refused(host: str) -> None:
+    found = Manifest({"bottles": {"b": {"egress": {"allowlist": [host]}}}})
+    with pytest.raises(BottleError, match="would be an address of the sidecar itself"):
+        pipelock_hosts.pipelock_check_allowlist(found, "b")
+
+
+@pytest.mark.parametrize("words", [["info", "a"], ["start", "--dry-run", "a"]])
+def test_private_hosts_are_marked_and_hints_are_given(tmp_path: Path, words: list[str]) -> None:
+    bottle = {"egress": {"allowlist": [*LISTED, "wiki.internal"]}, "env": {"PATH": f"$PATH:/{SECRET}"}}
+    value = {"bottles": {"b": bottle}, "agents": {"a": {"bottle": "b"}}}
+    (tmp_path / "claude-bottle.json").write_text(json.dumps(value))
+    fake = FakeDocker(tmp_path / "engine")
+    env = {"PATH": fake.path(), "HOME": str(tmp_path), "CLAUDE_BOTTLE_OAUTH_TOKEN": "t"}
+    done = subprocess.run([ROOT / "cli.sh", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+    at = next(number for number, line in enumerate(lines) if ":   egress         : 15 hosts allowed" in line)
+    assert lines[at + 1] == "claude-bottle:                  : private address: 10.77.0.5, nas, wiki.internal"
+    assert [line for line in lines if "warning" in line] == [
+        "claude-bottle: warning: bottle 'b': env 'PATH' has a $NAME in it, which nothing expands; "
+        "only a value that is ${NAME} and no more takes the host's"
+    ]
+    assert done.returncode == 0 and SECRET not in done.stderr

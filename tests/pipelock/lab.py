@@ -170,6 +170,8 @@ class Lab:
         "limit2.test",
         "budget.test",
         "xn--bcher-kva.test",
+        "q7x2k9m4z8w1v5b3n6j0.wild.test",
+        "q7x2k9m4z8w1v5b3n6j0.sub.allowed.test",
     )
     # Names only the upstream's resolver knows.
     ZONE: ClassVar = {

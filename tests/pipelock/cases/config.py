@@ -234,6 +234,21 @@ def _(c):
     like("stderr", err, r"(?m)^load TLS CA: certificate is not a CA")
 
 
+for _slug, _entry, _said in (
+    ("exclusion-tld", "*.com", "wildcard must target a concrete domain"),
+    ("exclusion-url", "https://a.test", "use a hostname pattern, not a URL or host:port"),
+    ("exclusion-inner", "a.*.test", "only exact hosts and"),
+    ("exclusion-empty", "", "is empty"),
+):
+    _refuses(
+        _slug,
+        DETAIL,
+        f"subdomain_entropy_exclusions with {_entry!r}",
+        to_yaml(strict("plain.allowed.test", fetch_proxy={"monitoring": {"subdomain_entropy_exclusions": [_entry]}})),
+        re.escape(f"{INVALID}subdomain_entropy_exclusions[0] ") + f".*{re.escape(_said)}",
+    )
+
+
 @case("config", "wide-keys", CORE, "the keys a launcher sets beyond the shell's are all accepted")
 def _(c):
     block, how = interception(c.lab, passthrough_domains=["pass.test"])
@@ -247,6 +262,7 @@ def _(c):
                     "max_url_length": 4096,
                     "entropy_threshold": 4.5,
                     "subdomain_entropy_threshold": 4.0,
+                    "subdomain_entropy_exclusions": ["*.wild.test"],
                     "max_requests_per_minute": 1200,
                     "max_data_per_minute": 0,
                 },

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from tests.pipelock.checks import (
     ANTHROPIC,
+    RANDOM,
     established,
     event,
     internal,
@@ -300,3 +301,52 @@ def _(c):
     before = c.box.get("/stats").json()["requests"]["blocked"]
     c.box.refused("evil.test:443")
     same("requests.blocked", c.box.get("/stats").json()["requests"]["blocked"], before)
+
+
+# == hosts that may look random ================================================
+
+
+LABEL = "q7x2k9m4z8w1v5b3n6j0"
+
+
+@group("excluded", 4)
+def _(lab: Lab) -> SimpleNamespace:
+    config = strict("*.wild.test", f"{LABEL}.sub.allowed.test", f"{LABEL}.other.test")
+    config["fetch_proxy"]["monitoring"]["subdomain_entropy_exclusions"] = [
+        "*.wild.test",
+        f"{LABEL.upper()}.sub.allowed.test.",
+    ]
+    return SimpleNamespace(lab=lab, box=lab.sidecar(config))
+
+
+@case("excluded", "exact", CORE, "a random label of a host that is excluded by its whole name")
+def _(c):
+    established(c.box.refused(f"{LABEL}.sub.allowed.test:443"))
+
+
+@case("excluded", "wildcard", CORE, "a random label below an excluded wildcard")
+def _(c):
+    established(c.box.refused(f"{LABEL}.wild.test:443"))
+
+
+@case("excluded", "other", CORE, "a random label of a listed host that is not excluded")
+def _(c):
+    reply = c.box.refused(f"{LABEL}.other.test:443")
+    reason = f'CONNECT blocked: high entropy subdomain label "{LABEL}" (4.32 > 4.00 threshold)\n'
+    plain_error(reply, 403, reason)
+
+
+@case("excluded", "unlisted", CORE, "excluded is not allowed: the allowlist speaks first")
+def _(c):
+    plain_error(c.box.refused(f"{LABEL}.evil.test:443"), 403, not_listed(f"{LABEL}.evil.test"))
+
+
+@case("excluded", "path", DETAIL, "a random path of an excluded host passes in plain HTTP")
+def _(c):
+    same("status", c.box.get(f"http://api.wild.test/{RANDOM}").status, 200)
+
+
+@case("excluded", "query", DETAIL, "a random query of an excluded host is refused all the same")
+def _(c):
+    reply = c.box.get(f"http://api.wild.test/?k={RANDOM}")
+    plain_error(reply, 403, 'blocked: high entropy query param "k" (5.17 > 4.50 threshold)\n')
