@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from claude_bottle.lib import docker, log, run, skills, tarstream
+from claude_bottle.lib.copying import copy_in
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import AGENT, PREFIX
+from claude_bottle.lib.inventory import AGENT, IMAGE_LABEL
 from claude_bottle.lib.journal import Journal
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
@@ -36,7 +37,7 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
         network: id of the internal network.
         tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{PREFIX}image={tag}"]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{IMAGE_LABEL}={tag}"]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words
@@ -144,23 +145,9 @@ def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say)
         if not os.path.isdir(source):
             raise BottleError(f"skill '{skill}' disappeared from host between validation and copy at {source}.")
         say(f"copying skill {skill} into {name}:{target}/{skill}")
-        _copy_tree(engine, "copying skill", source, f"{target}/{skill}", container, [target])
-
-
-def mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:
-    """Put the workspace's .dockerignore back: docker's legacy builder adds a line of its own to the image's copy.
-
-    Raises:
-        DockerError: docker refused.
-    """
-    source = Path(plan.cwd, ".dockerignore")
-    if not plan.request.with_cwd or source.is_symlink() or not source.is_file():
-        return
-    held = engine.query(["cp", f"{container}:{plan.workspace}/.dockerignore", "-"])
-    wanted = source.read_bytes()
-    if held.ok and wanted not in tarstream.contents(held.out).values():  # not ok: the file keeps itself out
-        mended = [*tarstream.member(".dockerignore", wanted, stat.S_IMODE(source.stat().st_mode)), tarstream.END]
-        docker.docker_step(engine, "copying .dockerignore", ["cp", "-", f"{container}:{plan.workspace}"], mended)
+        folder = target.lstrip("/")
+        tree = tarstream.tree(os.path.realpath(source), f"{folder}/{skill}", files=plan.followed[skill])
+        copy_in(engine, "copying skill", container, chain(tarstream.folder(folder), tree))
 
 
 def copy_session_program(engine: Engine, container: str) -> None:
@@ -172,32 +159,6 @@ def copy_session_program(engine: Engine, container: str) -> None:
     program = Path(__file__).with_name("session.pl").read_bytes()
     tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
     docker.docker_step(engine, "copying the session's program", ["cp", "-", f"{container}:/"], tool)
-
-
-def copy_git(engine: Engine, plan: Plan, container: str, name: str) -> None:
-    """Put the working directory's .git in, owned by node (shell: docker_copy_git).
-
-    Raises:
-        DockerError: docker refused.
-    """
-    source = os.path.join(plan.cwd, ".git")
-    if not (plan.request.with_cwd and os.path.isdir(source)):
-        return
-    log.log_info(f"copying .git into {name}:{plan.workspace}/.git")
-    _copy_tree(engine, "copying .git", source, f"{plan.workspace}/.git", container, [])
-
-
-def _copy_tree(engine: Engine, what: str, source: str, target: str, container: str, folders: list[str]) -> None:
-    def pieces() -> Iterator[bytes]:
-        for folder in folders:
-            yield from tarstream.folder(folder.lstrip("/"))
-        yield from tarstream.tree(os.path.realpath(source), target.lstrip("/"))
-        yield tarstream.END
-
-    try:
-        docker.docker_step(engine, what, ["cp", "-", f"{container}:/"], pieces())
-    except OSError as problem:
-        raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
 
 
 def agent_start(engine: Engine, container: str) -> run.Result:

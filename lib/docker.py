@@ -13,14 +13,14 @@ from claude_bottle.lib.inventory import CONTAINER, labels
 from claude_bottle.lib.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
+# Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
+_CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
+_ID = re.compile("[0-9a-f]{12,64}")
 _BUILT = re.compile(
     r"^Successfully built ([0-9a-f]{12})$"
     r"|^#\d+ (?:writing image|exporting manifest|exporting manifest list) (sha256:[0-9a-f]{64})",
     re.MULTILINE,
 )
-# Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
-_CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
-_ID = re.compile("[0-9a-f]{12,64}")
 HARDENING = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 # The client gives these of its own configuration to every container that is not told them, passwords and all.
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
@@ -222,9 +222,7 @@ def docker_build_plain(engine: Engine, tag: str) -> int:
     return run.finish(engine.foreground(["build", "-t", tag, str(image_context())]))
 
 
-def docker_build_derived(
-    engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path, marks: Sequence[str]
-) -> str:
+def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path) -> str:
     """Build the base image plus the working directory (shell: docker_build_derived).
 
     Args:
@@ -234,7 +232,6 @@ def docker_build_derived(
         home: the home folder inside.
         cwd: the host's folder.
         id_file: where docker may write the image's id.
-        marks: label options; none where the user named the tag.
 
     Returns:
         The id: two starts of one agent share the tag, so the bottle runs this. The user's own tag where there is none.
@@ -245,7 +242,7 @@ def docker_build_derived(
     """
     log.log_info(f"building derived image {tag} from {cwd}")
     text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    return _build(engine, tag, [*marks, "-f", "-", cwd], id_file, not marks, log.encode(text))
+    return _build(engine, tag, ["-f", "-", cwd], id_file, True, log.encode(text))
 
 
 def _build(engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: bytes = b"") -> str:

@@ -36,10 +36,6 @@ class Settings:
     dry_run: bool
     host_home: str
 
-    def derived_image_for(self, slug: str) -> str:
-        """Return the tag of the ``--cwd`` image (shell: env_derived_image)."""
-        return self.derived_image or f"claude-bottle:cwd-{slug}"
-
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Return the settings of an environment.

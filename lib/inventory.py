@@ -18,6 +18,7 @@ from claude_bottle.lib.errors import DockerError
 PREFIX = "claude-bottle."
 CONTAINER = "container"
 NETWORK = "network"
+IMAGE_LABEL = f"{PREFIX}image"
 
 AGENT = "agent"
 SIDECAR = "sidecar"

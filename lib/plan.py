@@ -13,6 +13,7 @@ from claude_bottle.lib import (
     manifest,
     pipelock,
     pipelock_hosts,
+    project,
     skills,
     slug,
     ssh,
@@ -64,6 +65,8 @@ class Plan:
     listed: tuple[str, ...]
     prompt: str
     warnings: tuple[str, ...]
+    project: project.Project | None
+    followed: Mapping[str, Mapping[str, str]]
 
     @property
     def dry_run(self) -> bool:
@@ -72,10 +75,6 @@ class Plan:
     @property
     def base_name(self) -> str:
         return f"claude-bottle-{self.slug}"
-
-    @property
-    def derived_image(self) -> str:
-        return self.settings.derived_image_for(self.slug)
 
     @property
     def workspace(self) -> str:
@@ -147,6 +146,9 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     names = manifest.manifest_agent_skills(found, agent)
     with gathered:
         skills.skills_check(settings.host_home, names)
+    workspace = None
+    with gathered:
+        workspace = project.look(cwd) if request.with_cwd else None
     bottle = manifest.manifest_agent_bottle(found, agent)
     dry_run = request.dry_run or settings.dry_run
     keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
@@ -169,7 +171,10 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
             *found.warnings,
             *env_resolve.env_warnings(found, bottle),
             *_warnings(request, settings, bottle, entries, environ),
+            *_workspace_warnings(settings, workspace),
         ),
+        project=workspace,
+        followed={name: skills.skills_followed(settings.host_home, name) for name in names},
     )
 
 
@@ -220,6 +225,15 @@ def _warnings(
     return said
 
 
+def _workspace_warnings(settings: env.Settings, workspace: project.Project | None) -> list[str]:
+    if workspace is None:
+        return []
+    said = workspace.warnings(settings.host_home)
+    if settings.derived_image:
+        said.append(f"CLAUDE_BOTTLE_DERIVED_IMAGE is set: the engine keeps the project in '{settings.derived_image}'")
+    return said
+
+
 def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
     """Return the session's values, the token among them (shell: env_resolve).
 
@@ -243,12 +257,24 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     log.line()
     shown.say_agent()
     log.labelled("image", plan.settings.image)
-    if plan.request.with_cwd:
-        log.labelled("derived image", f"{plan.derived_image} (from {plan.cwd})")
+    if plan.project:
+        _print_project(plan, plan.project)
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
     shown.say_env_and_skills()
+    links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
+    if links:
+        log.labelled("  followed", ", ".join(links))
     shown.say_bottle()
     shown.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     log.line()
+
+
+def _print_project(plan: Plan, workspace: project.Project) -> None:
+    if plan.settings.derived_image:
+        log.labelled("derived image", f"{plan.settings.derived_image} (from {plan.cwd})")
+    else:
+        log.labelled("workspace", f"{plan.workspace} (from {plan.cwd})")
+    if workspace.left_out:
+        log.labelled("  left out", f"{len(workspace.left_out)} tracked files, by {project.IGNORE}; not deleted to git")

@@ -100,14 +100,13 @@ def read_journal(journal: Journal) -> bool:
             return True
 
 
-def await_calls(fd: int) -> bool:
-    """Wait until every docker call that the launcher had begun has ended; return whether they have in time."""
+def await_calls(fd: int) -> None:
+    """Wait until every docker call that the launcher had begun has ended, but not for ever."""
     deadline = time.monotonic() + IN_FLIGHT_SECONDS
     while time.monotonic() < deadline:
         ready, _ = wait.wait_for([fd], deadline=deadline)
         if fd in ready and not os.read(fd, 1):
-            return True
-    return False
+            return
 
 
 def end_children(journal: Journal, number: int) -> None:
@@ -145,8 +144,8 @@ def reap(launch: str, calls: int, patience: float) -> None:
         return
     # A detached call holds the second pipe and may be half way through a create: it is left to finish. What else is
     # alive by then, a build or the session's client, is ended.
-    if not await_calls(calls):
-        journal.lose_unanswered()
+    await_calls(calls)
+    journal.lose_unanswered()  # also where the call has ended: its client may have been killed with the launcher
     end_children(journal, signal.SIGTERM)
     await_children(journal)
     end_children(journal, signal.SIGKILL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, env, log, network, pipelock, run, ssh_setup, wait
+from claude_bottle.lib import docker, env, log, network, pipelock, run, ssh_setup, wait, workspace
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.journal import Journal
@@ -53,14 +53,12 @@ def build(launch: Launch) -> Made:
 
 
 def build_workspace(launch: Launch, image: Made) -> Made:
-    """Build the image with the working directory in it, if it was asked for."""
+    """Build the image with the working directory in it, if one was asked for by name; the user keeps it."""
     plan = launch.plan
-    if not plan.request.with_cwd:
+    if not (plan.request.with_cwd and plan.settings.derived_image):
         return image
-    tag = plan.derived_image
-    marks: list[str] = []
-    home, id_file = plan.settings.bottle_home, launch.stage / "image-id"
-    return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file, marks), tag)
+    tag, home, id_file = plan.settings.derived_image, plan.settings.bottle_home, launch.stage / "image-id"
+    return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file), tag)
 
 
 def create_internal(launch: Launch) -> Made:
@@ -120,7 +118,6 @@ def _try_agent(
     if not late:
         agent_container.copy_skills(launch.engine, plan, identity, name, say)
     agent_container.copy_session_program(launch.engine, identity)
-    agent_container.mend_dockerignore(launch.engine, plan, identity)
     started = agent_container.agent_start(launch.engine, identity)
     if late and started.ok:
         agent_container.remove_skills(launch.engine, plan, identity)
@@ -135,9 +132,9 @@ def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:
     return agent
 
 
-def copy_git(launch: Launch, agent: Made) -> Made:
-    """Have the workspace's .git in the bottle, if there is one."""
-    agent_container.copy_git(launch.engine, launch.plan, agent.identity, agent.name)
+def copy_workspace(launch: Launch, agent: Made) -> Made:
+    """Have the working directory in the bottle, if it was asked for."""
+    workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
     return agent
 
 
@@ -150,7 +147,7 @@ STEPS = (
     Step(("internal", "egress", "sidecar_image"), "sidecar", start_sidecar),
     Step(("workspace", "internal", "sidecar"), "agent", start_agent),
     Step(("agent", "sidecar"), "ssh", set_up_ssh),
-    Step(("agent",), "git", copy_git),
+    Step(("agent",), "files", copy_workspace),
 )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-CHUNK = 1 << 20
+from claude_bottle.lib.walk import Choose, Entry, everything, named, plain_file, walk
+
+CHUNK = 1 << 16
 NODE_ID = 1000  # `node` in the image (contract section 10)
 END = b"\0" * 1024
+MAX_PATH = 4095  # no engine can make a longer one
 
 
 def _header(info: tarfile.TarInfo) -> bytes:
@@ -52,49 +56,101 @@ def contents(stream: bytes) -> dict[str, bytes]:
         return {name: file.read() if file else b"" for name, file in files}
 
 
-def tree(source: str, name: str, owner: int = NODE_ID) -> Iterator[bytes]:
-    """Yield a folder of the host with all that is in it, modes kept, all of it one owner's.
+def tree(
+    source: str,
+    name: str,
+    *,
+    choose: Choose = everything,
+    links: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    mode: int | None = None,
+) -> Iterator[bytes]:
+    """Yield a folder of the host with what is in it: modes and links kept, all of it node's.
 
     Args:
         source: the folder on the host.
         name: what it is called in the stream.
-        owner: uid and gid.
+        choose: says what goes in.
+        links: where some links are to lead instead.
+        files: links that become files, each with the path of its content.
+        mode: of the folder itself, if not its own.
 
     Raises:
         OSError: something in it cannot be read.
+        Interrupted: a signal asks to stop.
     """
-    yield from _entry(source, name, owner)
-    for entry in sorted(os.listdir(source)):
-        path, inner = os.path.join(source, entry), f"{name}/{entry}"
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            yield from tree(path, inner, owner)
-        else:
-            yield from _entry(path, inner, owner)
+    links, files = links or {}, files or {}
+    seen: dict[tuple[int, int], str] = {}
+    yield from folder(name, stat.S_IMODE(os.stat(source).st_mode) if mode is None else mode)
+    for entry in walk(source, choose):
+        try:
+            with named(source, entry.path):
+                info = _info(f"{name}/{entry.path}", entry.what)
+                if entry.path in files and stat.S_ISLNK(entry.what.st_mode):
+                    yield from _regular(files[entry.path], None, info, {})
+                else:
+                    yield from _entry(entry, info, links.get(entry.path), seen)
+        except FileNotFoundError:  # it has vanished; but what the plan has shown must come
+            if entry.path in files:
+                raise
 
 
-def _entry(path: str, name: str, owner: int) -> Iterator[bytes]:
-    what = os.stat(path) if os.path.isdir(path) and not os.path.islink(path) else os.lstat(path)
-    info = tarfile.TarInfo(name)
-    info.mode, info.mtime, info.uid, info.gid = stat.S_IMODE(what.st_mode), int(what.st_mtime), owner, owner
-    if stat.S_ISDIR(what.st_mode):
+def _entry(
+    entry: Entry, info: tarfile.TarInfo, target: str | None, seen: dict[tuple[int, int], str]
+) -> Iterator[bytes]:
+    name, kind = os.path.basename(entry.path), entry.what.st_mode
+    if stat.S_ISDIR(kind):
         info.type = tarfile.DIRTYPE
-    elif stat.S_ISLNK(what.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-    elif stat.S_ISREG(what.st_mode):
-        yield from _regular(path, info)
-        return
-    else:  # sockets, pipes and devices mean nothing in another container
-        return
-    yield _header(info)
-
-
-def _regular(path: str, info: tarfile.TarInfo) -> Iterator[bytes]:
-    """Yield a file with exactly the size its header says, even if it changes while it is read."""
-    with open(path, "rb") as file:
-        info.size = left = os.fstat(file.fileno()).st_size
         yield _header(info)
-        while left:
-            data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
-            left -= len(data)
-            yield data
-    yield b"\0" * (-info.size % 512)
+    elif stat.S_ISLNK(kind):
+        info.type, info.linkname = tarfile.SYMTYPE, target or os.readlink(name, dir_fd=entry.above)
+        yield _header(info)
+    elif stat.S_ISREG(kind):  # sockets, pipes and devices mean nothing in another container
+        yield from _regular(name, entry.above, info, seen)
+
+
+def _info(name: str, what: os.stat_result) -> tarfile.TarInfo:
+    if len(os.fsencode(name)) >= MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    info = _new(name, stat.S_IMODE(what.st_mode), NODE_ID)
+    info.mtime = int(what.st_mtime)
+    return info
+
+
+def _regular(path: str, above: int | None, info: tarfile.TarInfo, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
+    """Yield a file, or a link to the one that has another of its names."""
+    with plain_file(path, above) as file:
+        what = os.fstat(file.fileno())
+        info.mode, known = stat.S_IMODE(what.st_mode), seen.get((what.st_dev, what.st_ino))
+        if known is not None:
+            info.type, info.linkname = tarfile.LNKTYPE, known
+            yield _header(info)
+            return
+        if what.st_nlink > 1:
+            seen[what.st_dev, what.st_ino] = info.name
+        info.size = what.st_size
+        yield _header(info)
+        yield from _exactly(file, info.size)
+
+
+def _exactly(file: io.BufferedReader, size: int) -> Iterator[bytes]:
+    """Yield a file's content with the size that its header says, even if it changes while it is read."""
+    left = size
+    while left:
+        data = file.read(min(CHUNK, left)) or b"\0" * min(CHUNK, left)
+        left -= len(data)
+        yield data
+    yield b"\0" * (-size % 512)
+
+
+def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces put together to some that are worth a write each."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)

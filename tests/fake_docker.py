@@ -34,7 +34,8 @@ class FakeEngine:
             cannot be pulled), `same_names` (two networks may have one name).
             Of the client: `cannot_see` (a folder of the host that it does not see), `id_file` (`none` or `empty`: what
             it writes where it should write a build's id), `words` (`legacy` or `buildkit`: how a build ends),
-            `builder` (the one it has selected; other than the context's own it loads nothing).
+            `builder` (the one it has selected; other than the context's own it loads nothing),
+            `loads_nothing` (true: nor does the context's own).
     """
 
     def __init__(self, folder: Path, state: Mapping[str, Any] | None = None) -> None:

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker
@@ -23,19 +24,26 @@ SIBLING = {
 }
 TOKEN = "a-token-that-is-nowhere-8812"
 WORKERS = 4
-# The program with bounds of a second instead of a minute.
-IMPATIENT = """
+# The program with bounds of seconds instead of minutes.
+BOUNDS = {"query": 1.0, "change": 1.5, "silent": 2.0, "teardown": 6.0, "late": 2.0, "patience": 6.0}
+PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
 from claude_bottle.lib import cleanup, engine, reaper, run
-run.QUERY_SECONDS = run.STOP_SECONDS = 1.0
-run.SILENT_SECONDS = 2.0
-engine.Engine.capture.__kwdefaults__["seconds"] = 1.5
-cleanup.Teardown.__init__.__kwdefaults__.update(seconds=6.0, late_seconds=2.0)
-reaper.PATIENCE_SECONDS = 6.0
+run.QUERY_SECONDS = run.STOP_SECONDS = {query}
+run.SILENT_SECONDS = {silent}
+engine.Engine.capture.__kwdefaults__["seconds"] = {change}
+cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
+reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main
 sys.exit(main("cli.sh", sys.argv[2:]))
 """
+
+
+def impatient(**bounds: float) -> list[str | Path]:
+    """Return the words of the program with other bounds than its own."""
+    program = PROGRAM.format(**{**BOUNDS, **bounds})
+    return [sys.executable, "-I", "-X", "utf8", "-c", program, str(ROOT)]
 
 
 class Run:
@@ -43,11 +51,11 @@ class Run:
 
     Args:
         folder: an empty folder.
-        impatient: give up on docker calls after a second.
+        bounds: other bounds than the program's own; an empty one means the shortest.
         engine: what else the engine's state says.
     """
 
-    def __init__(self, folder: Path, impatient: bool = False, **engine: object) -> None:
+    def __init__(self, folder: Path, bounds: Mapping[str, float] | None = None, **engine: Any) -> None:
         for name in ("project", "home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "home" / ".claude" / "skills" / "s").mkdir(parents=True)
@@ -59,8 +67,8 @@ class Run:
         self.env = {"PATH": self.fake.path(), "HOME": str(folder / "home"), "TMPDIR": str(self.tmp)}
         self.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = TOKEN
         self.cwd = folder / "project"
-        program = [sys.executable, "-I", "-X", "utf8", "-c", IMPATIENT, str(ROOT)] if impatient else [ROOT / "cli.sh"]
-        self.words = [*program, "start", "-y", "--cwd", "a"]
+        self.program: list[str | Path] = [ROOT / "cli.sh"] if bounds is None else impatient(**bounds)
+        self.words = [*self.program, "start", "-y", "--cwd", "a"]
 
     def begin(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -73,6 +81,17 @@ class Run:
             text=True,
             start_new_session=True,
         )
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command to its end."""
+        how: dict[str, Any] = {"cwd": self.cwd, "env": self.env, "capture_output": True, "text": True}
+        return subprocess.run([*self.program, *words], timeout=60, **how)
+
+    def note(self) -> str:
+        """Return what the next command says of this start's end, as soon as it says something."""
+        said: list[str] = []
+        until(lambda: bool(said.append(self.command("list").stderr) or said[-1]))
+        return said[-1]
 
     def kill_during(self, call: str) -> int:
         """Begin, and kill the launcher when a docker call has had its effect but not ended.

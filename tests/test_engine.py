@@ -18,8 +18,8 @@ OTHER = "tcp://other:2375"
 class Two(Run):
     """A start with a second engine in reach, that holds a sibling's bottle too, behind the context `other`."""
 
-    def __init__(self, folder: Path, impatient: bool = False) -> None:
-        super().__init__(folder, impatient)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.other = self.fake.serve(OTHER, {**SIBLING, "id": "OTHER"})
         self.fake.point("other", OTHER)
         self.within = folder / "within"
@@ -174,25 +174,11 @@ def test_what_another_engine_says_at_the_end_is_not_taken_for_removed(
         two.fake.point("default", "tcp://third:1")
     said = end(child, number)
     if number == signal.SIGKILL:
-        said = note(two)
+        said = two.note()
     assert len(names(third)) == 3 and len(names(two.fake)) == 7
     for thing in made:
         assert thing["id"] in said, said
     assert "another engine" in said
-
-
-def note(run: Run) -> str:
-    """Return what the next command says of an earlier one's end, as soon as it says it."""
-    said: list[str] = []
-
-    def asked() -> bool:
-        words = [*run.words[:-4], "list"]
-        done = subprocess.run(words, cwd=run.cwd, env=run.env, capture_output=True, text=True, timeout=30)
-        said.append(done.stderr)
-        return "could not remove" in said[-1]
-
-    until(asked)
-    return said[-1]
 
 
 def test_another_builder_that_the_user_has_selected_is_not_asked(tmp_path: Path) -> None:

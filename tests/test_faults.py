@@ -15,7 +15,7 @@ WORDS = {"fail": "it broke", "hang": "gave no answer within"}
 @pytest.mark.parametrize("mode", ["fail", "hang"])
 def test_a_docker_call_that_goes_wrong_is_said_and_leaves_nothing_unsaid(tmp_path: Path, mode: str) -> None:
     def check(point: str) -> str:
-        run = Run(name_of(tmp_path, point), impatient=mode == "hang")
+        run = Run(name_of(tmp_path, point), {} if mode == "hang" else None)
         run.fake.fault(f"{point}: it broke", mode=mode)
         began = time.monotonic()
         child = run.begin()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +21,18 @@ from fixtures import scenery as scenery_program
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
+from . import inventory
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"cb-scenery-test-{os.getpid()}"
 PROMPT = "The magic word is zebra."
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
+GIT_HOST = "cb-git-host:latest"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
 
 def docker(*words: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=300)
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(words)}: {done.stderr}")
     return done.stdout.strip()
@@ -144,10 +150,77 @@ def end(child: pexpect.spawn) -> None:
     child.wait()
 
 
-@pytest.fixture(scope="session")
-def engine() -> None:
-    """An engine with compose answers."""
+def host_addresses() -> list[str]:
+    """Return every IPv4 address of this machine, those of docker's bridges among them."""
+    words = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    return [word for word in words if ":" not in word]
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listener on every address of this machine."""
+    with socket.create_server(("0.0.0.0", 0)) as made:
+        made.setblocking(False)
+        yield made
+
+
+def heard(listener: socket.socket) -> bool:
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def engine_places() -> list[str]:
+    """Return the folders of this machine in which the engine that is asked keeps anything, in memory too."""
+    data = docker("info", "--format", "{{.DockerRootDir}}")
+    root = Path(data).parent / "root"  # scripts/engine gives a later engine one of its own
+    if not root.is_dir():
+        return [data, "/run/docker", "/run/containerd", "/run/claude-bottle-engine", "/tmp/runc-process*"]
+    state = Path("/run", root.parent.name)
+    return [data, str(root / "tmp"), str(state), f"/proc/{(state / 'dockerd.pid').read_text().strip()}/root/run"]
+
+
+def found_on_engine(*values: str) -> list[str]:
+    """Return the files of the engine that hold one of some texts in clear."""
+    folders = [path for place in engine_places() for path in glob.glob(place)]
+    words = ["grep", "-rlaF", *(word for value in values for word in ("-e", value)), *folders]
+    return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sharing() -> Iterator[inventory.Sharing]:
+    """An engine with compose, and whether it is this run's alone; at the end nothing is there that was not before.
+
+    The images that stay are built first.
+    """
     scenery_program.ensure_engine()
+    shared = inventory.Sharing(docker("info", "--format", "{{.ID}}"))
+    scenery_program.build_image()
+    docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
+    docker("build", "-q", "-t", GIT_HOST, str(ROOT / "fixtures" / "images" / "git"))
+    before = inventory.everything()
+    yield shared
+    left = inventory.new(before, inventory.everything(), shared.alone())
+    shared.close()
+    assert left == [], "\n".join(left)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(sharing: inventory.Sharing) -> Iterator[None]:
+    """No test leaves a container, a network or a volume behind."""
+    before = inventory.things()
+    yield
+    left: list[str] = []
+
+    def settled() -> bool:
+        left[:] = inventory.new(before, inventory.things(), sharing.alone())
+        return not left
+
+    with contextlib.suppress(AssertionError):  # what remains is named instead
+        until(settled, 30)
+    assert left == [], "\n".join(left)
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +229,7 @@ def docker_compose_file() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_compose_project_name(engine: None) -> str:
+def docker_compose_project_name(sharing: inventory.Sharing) -> str:
     os.environ[scenery_program.SUBNET_VARIABLE] = scenery_program.free_subnet()
     return PROJECT
 
@@ -164,7 +237,7 @@ def docker_compose_project_name(engine: None) -> str:
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     """Begin with what a killed run of the same name may have left."""
-    return ["down -v", "up --build --wait"]
+    return ["down -v", "up --wait"]
 
 
 @pytest.fixture(scope="session")

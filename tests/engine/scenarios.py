@@ -79,7 +79,7 @@ def skills(desk: Desk) -> list[str]:
     write(folder / "review" / "a file with *?[globs] and 'quotes'", "", 0o444)
     (folder / "review" / "empty").mkdir(mode=0o700)
     (folder / "review" / "link").symlink_to("tools/deep er")
-    (folder / "review" / "dangling").symlink_to("/nowhere/at all")
+    (folder / "review" / "dangling").symlink_to("not there yet")
     (folder / "review").chmod(0o750)
     write(folder / "held" / "new", "new\n")  # the image has a skill of this name
     write(desk.home / "elsewhere" / "SKILL.md")

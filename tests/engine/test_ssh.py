@@ -12,9 +12,8 @@ import pytest
 
 from fixtures.scenery import Scenery, free_subnet
 
-from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
+from .conftest import AGENT, GIT_HOST, Desk, container, docker, end, leftovers, until
 
-IMAGE = "cb-git-host:latest"
 PROJECT = f"cb-ssh-test-{os.getpid()}"
 
 
@@ -43,11 +42,10 @@ class GitHost:
 
 @pytest.fixture
 def git_host(desk: Desk) -> Iterator[GitHost]:
-    docker("build", "-q", "-t", IMAGE, str(ROOT / "fixtures" / "images" / "git"))
     scenery = Scenery(PROJECT, [AGENT])
     docker("network", "create", "--subnet", free_subnet(), scenery.network)
     aliases = ("--network-alias", "git.test", "--network-alias", "wrong.test")
-    host = GitHost(docker("run", "-d", "--network", scenery.network, *aliases, IMAGE))
+    host = GitHost(docker("run", "-d", "--network", scenery.network, *aliases, GIT_HOST))
     try:
         until(lambda: host.run("ssh-keyscan -p 2222 -t ed25519 127.0.0.1 2>/dev/null | wc -l") == "1")
         with scenery.watching():
@@ -92,6 +90,7 @@ def as_node(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.smoke
 def test_git_works_over_ssh_and_the_key_stays_out_of_reach(bottle: pexpect.spawn, git_host: GitHost) -> None:
     work = (
         "set -e; git clone -q ssh://forge/home/git/repo.git r; cd r\n"

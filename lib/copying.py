@@ -1,0 +1,50 @@
+"""Files on their way into a container, with a word to the user where it takes long."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+from claude_bottle.lib import docker, log, tarstream
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import BottleError
+
+QUIET_SECONDS = 2.0
+EVERY_SECONDS = 3.0
+
+
+def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes]) -> None:
+    """Unpack a tar stream in a container's root folder.
+
+    Args:
+        engine: that has the container.
+        what: begins the error line.
+        container: its id.
+        pieces: of the stream, without its end; their paths begin without a slash.
+
+    Raises:
+        BottleError: a file cannot be read, or docker refused.
+        Interrupted: a signal arrived meanwhile.
+    """
+
+    def stream() -> Iterator[bytes]:
+        yield from pieces
+        yield tarstream.END
+
+    try:
+        docker.docker_step(engine, what, ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream())))
+    except OSError as problem:
+        raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
+
+
+def _told(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Say now and then how much has gone, to a user at a terminal."""
+    sent, on_terminal = 0, os.isatty(log.STDERR)
+    due = time.monotonic() + QUIET_SECONDS
+    for piece in pieces:
+        yield piece
+        sent += len(piece)
+        if on_terminal and time.monotonic() >= due:
+            log.log_info(f"copied {sent >> 20} MiB so far")
+            due = time.monotonic() + EVERY_SECONDS

@@ -1,0 +1,99 @@
+"""The working directory in the bottle: its files, and git's view of what stays out (shell: docker_copy_git)."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from claude_bottle.lib import docker, log, tarstream
+from claude_bottle.lib.copying import copy_in
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.project import GIT, IGNORE, Project, left_out
+
+# Nothing of the repository's own may run for this, and nothing that the container's environment says counts.
+_GIT = (
+    "/usr/bin/env",
+    "-i",
+    "PATH=/usr/bin:/bin",
+    "GIT_CONFIG_GLOBAL=/dev/null",
+    "GIT_CONFIG_NOSYSTEM=1",
+    "git",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    f"--git-dir={GIT}",
+    "--work-tree=.",
+)
+
+
+def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> None:
+    """Put the working directory in, if it was asked for, owned by node; into a derived image only what is not in it.
+
+    Args:
+        engine: that has the container.
+        plan: of the start.
+        container: its id.
+        name: its name, for the messages.
+
+    Raises:
+        BottleError: a file cannot be read, or docker refused.
+        Interrupted: a signal arrived meanwhile.
+    """
+    project = plan.project
+    if project is None:
+        return
+    if not plan.settings.derived_image:
+        log.log_info(f"copying {plan.cwd} into {name}:{plan.workspace}")
+    if project.git:
+        log.log_info(f"copying {GIT} into {name}:{plan.workspace}/{GIT}")
+    if plan.settings.derived_image:
+        _mend_dockerignore(engine, plan, container)
+        if project.git:
+            copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project))
+    else:
+        copy_in(engine, "copying workspace", container, _all(plan, project))
+    _mark_left_out(engine, plan, project, container)
+
+
+def _all(plan: Plan, project: Project) -> Iterator[bytes]:
+    """Yield what goes in; a skill that has been copied below the workspace already is not the project's."""
+    prefix = f"{plan.workspace}/"
+    targets = (f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills)
+    skills = {target.removeprefix(prefix) for target in targets if target.startswith(prefix)}
+
+    def choose(path: str, is_folder: bool) -> tuple[bool, bool]:
+        return (False, False) if path in skills else project.choose(path, is_folder)
+
+    return tarstream.tree(plan.cwd, plan.workspace.lstrip("/"), choose=choose, links=project.links, mode=0o755)
+
+
+def _git_alone(plan: Plan, project: Project) -> Iterator[bytes]:
+    folder = plan.workspace.lstrip("/")
+    return tarstream.tree(plan.cwd, folder, choose=project.choose_git, links=project.links, mode=0o755)
+
+
+def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str) -> None:
+    """Have git in the bottle know that tracked files which stayed out are not deleted."""
+    try:
+        marked = b"".join(log.encode(path) + b"\0" for path in left_out(project))
+    except ValueError:  # the plan has said so
+        return
+    if marked:
+        words = ["exec", "-i", "-u", "node", "-w", plan.workspace, container, *_GIT]
+        what = f"marking files that {IGNORE} leaves out"
+        docker.docker_step(engine, what, [*words, "update-index", "-z", "--skip-worktree", "--stdin"], [marked])
+
+
+def _mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:
+    """Put the workspace's .dockerignore back: docker's legacy builder adds a line of its own to the image's copy."""
+    source = Path(plan.cwd, IGNORE)
+    if source.is_symlink() or not source.is_file():
+        return
+    held = engine.query(["cp", f"{container}:{plan.workspace}/{IGNORE}", "-"])
+    wanted = source.read_bytes()
+    if held.ok and wanted not in tarstream.contents(held.out).values():  # not ok: the file keeps itself out
+        path, mode = f"{plan.workspace}/{IGNORE}".lstrip("/"), stat.S_IMODE(source.stat().st_mode)
+        copy_in(engine, f"copying {IGNORE}", container, tarstream.member(path, wanted, mode))
