@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from claude_bottle.lib import project, tarstream
 
+from . import inventory
 from .conftest import docker
 
 SEEDS = range(12)
@@ -20,6 +21,13 @@ NAMES = ("a", "b", "ab", "a.md", "b.md", ".env", "größe", "x y", "[1]")
 PARTS = ("a", "b", "ab", "*", "a*", "?", "*.md", "[ab]", "[^b]*", r"\[1\]", "x y", "größe")
 BEFORE = ("", "", "", "/", "./", "**/")
 AFTER = ("", "", "/", "/**", "/*")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_builds_keep() -> Iterator[None]:
+    """These tests build images with files in them; the builder keeps those, and no bottle has been there."""
+    yield
+    inventory.expected.update(inventory.copied_files())
 
 
 @cache
