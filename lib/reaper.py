@@ -21,7 +21,7 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
     package.__path__ = [str(Path(__file__).resolve().parent.parent)]
     sys.modules["claude_bottle"] = package
 
-from claude_bottle.lib import cleanup, run, terminal, wait
+from claude_bottle.lib import cleanup, process, run, terminal, wait
 from claude_bottle.lib.journal import Journal
 
 IN_FLIGHT_SECONDS = 70.0
@@ -143,5 +143,6 @@ def reap(owner: str, calls: int) -> None:
 
 
 if __name__ == "__main__":
+    process.forbid_cores()
     wait.signals_ignore()
     reap(sys.argv[1], int(sys.argv[2]))
