@@ -72,7 +72,7 @@ def _retried(remove: Callable[[], str], kind: str, name: str) -> bool:
             return True
         if attempt < TRIES - 1:
             wait.pause(PAUSE_SECONDS)
-    log.log_warn(f"could not remove {kind} '{name}': {failure}")
+    log.log_warn(f"could not remove {kind} '{name}': {failure}", lines=True)
     return False
 
 

@@ -69,7 +69,8 @@ def docker_list_own(words: list[str]) -> list[str]:
     """
     answer = run.query(words)
     if not answer.ok:
-        log.write(answer.err if answer.err.endswith(b"\n") else answer.err + b"\n")
+        for said in answer.failure.split("\n"):
+            log.line(said)
         raise DockerError(f"docker {words[0]} failed")
     return sorted((line for line in answer.text.split("\n") if line.startswith("claude-bottle-")), key=log.encode)
 

@@ -21,7 +21,7 @@ def list_agents(cwd: str, home: str) -> int:
         log.log_info("no agents defined")
     for name, agent in agents.items():
         bottle = agent.get("bottle") if isinstance(agent, dict) else None
-        log.data_line(f"{name}\t{bottle if isinstance(bottle, str) and bottle else '(none)'}")
+        log.data_line(name, bottle if isinstance(bottle, str) and bottle else "(none)")
     return 0
 
 
@@ -37,7 +37,7 @@ def list_active() -> int:
     if not active:
         log.log_info("no active containers")
     for row in active:
-        log.data_line("\t".join(row))
+        log.data_line(*row)
     return 0
 
 

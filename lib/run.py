@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -64,6 +65,7 @@ class Watcher(Protocol):
 
 
 _watcher: list[Watcher] = []
+recent_calls: deque[str] = deque(maxlen=20)  # names of the last docker calls
 
 
 def watch(watcher: Watcher) -> None:
@@ -116,7 +118,9 @@ def spawn(program: str, words: Sequence[str], **how: Any) -> Process:
     """
     from plumbum import LocalPath, local
 
-    assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
+    assert all(isinstance(word, str) for word in words)  # plumbum drops a None in silence
+    if os.path.basename(program) == "docker" and words:
+        recent_calls.append(call_name(words))
     wait.wakeup_install()
     local.env.pop(TOKEN_VARIABLE, "")  # plumbum lays our environment over a copy that it took at its import
     command = local[LocalPath(os.path.abspath(program))]  # a path, since for a text plumbum asks for the cwd
@@ -326,16 +330,17 @@ def stream(words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = Fal
     return _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, interruptible=True, heard=show)
 
 
-def foreground(words: Sequence[str]) -> Process:
+def foreground(words: Sequence[str], *, no_stdin: bool = False) -> Process:
     """Start docker with our own three streams, in our process group: it has the terminal.
 
     Args:
         words: docker's arguments.
+        no_stdin: keep our stdin from it.
 
     Raises:
         BottleError: no docker on PATH.
     """
-    return spawn(find_docker(), words, stdin=None, stdout=None, stderr=None)
+    return spawn(find_docker(), words, stdin=subprocess.DEVNULL if no_stdin else None, stdout=None, stderr=None)
 
 
 def finish(process: Process) -> int:

@@ -8,6 +8,7 @@ from claude_bottle.lib import docker, env_resolve, log, run, terminal
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.plan import Plan
 
+TERMINAL = "-it"
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 
 
@@ -35,16 +36,16 @@ def claude_words(plan: Plan) -> list[str]:
     return [*words, *plan.request.claude_args]
 
 
-def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
+def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     """Return docker's arguments for the session.
 
     Args:
         plan: of the start.
         container: the agent's id.
-        on_terminal: whether the session gets a terminal.
+        streams: docker's option for what the session gets: a terminal, stdin alone, or nothing.
     """
-    words = ["exec", "-it" if on_terminal else "-i"]
-    if on_terminal:
+    words = ["exec", *streams.split()]
+    if streams == TERMINAL:
         own = {entry.name for entry in plan.entries}  # what the manifest sets is the manifest's
         for name in TERMINAL_VARIABLES:
             if os.environ.get(name) and name not in own:
@@ -69,10 +70,9 @@ def attach(plan: Plan, container: str, name: str) -> int:
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
-    on_terminal = os.isatty(0) and os.isatty(1)
-    if on_terminal:
-        terminal.tty_save()
-    try:
-        return run.finish(run.foreground(session_words(plan, container, on_terminal)))
-    finally:
-        terminal.tty_restore()
+    if terminal.tty_in_foreground():
+        words = session_words(plan, container, TERMINAL)
+        return terminal.tty_hand_over(lambda: run.finish(run.foreground(words)))
+    typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
+    words = session_words(plan, container, "" if typed else "-i")
+    return run.finish(run.foreground(words, no_stdin=typed))

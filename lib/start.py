@@ -36,6 +36,7 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     except Exception as problem:
         status = report(problem)
     finally:
+        log.hurry()
         if not cleanup.cleanup_all(reaper.journal):
             status = status or 1
         reaper.dismiss()
@@ -65,4 +66,4 @@ def _launch(planned: plan.Plan, reaper: Reaper) -> int:
 
 def _ask(name: str, question: str) -> str:
     terminal.tty_require(env_resolve.no_terminal(name))
-    return terminal.ask_secret(question or f"enter value for {name}")
+    return terminal.ask_secret(question or f"enter value for {name}", f"the value for '{name}'")
