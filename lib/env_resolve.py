@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from claude_bottle.lib import env
+from claude_bottle.lib import env, redact
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, bottle_part
 from claude_bottle.lib.problems import fail_with, nearest
@@ -35,6 +35,7 @@ class Secrets:
     def add(self, name: str, value: str) -> None:
         """Keep a value; the last one of a name counts."""
         self._values[name] = value
+        redact.remember(value)
 
     def names(self) -> tuple[str, ...]:
         """Return the names."""
