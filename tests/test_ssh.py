@@ -103,8 +103,8 @@ def test_a_key_reaches_the_agent_on_stdin_only(tmp_path: Path) -> None:
     done, fake = start(tmp_path, KEY)
     assert done.returncode == 0, done.stderr
     assert "4711" not in json.dumps(fake.argvs()) and "4711" not in done.stderr
-    (added,) = [words for words in fake.argvs() if "ssh-add" in words]
-    assert added[-3:] == ["ssh-add", "-q", "-"]
+    (added,) = [words for words in fake.argvs() if "/usr/bin/ssh-add" in words]
+    assert added[-3:] == ["/usr/bin/ssh-add", "-q", "-"]
     assert not any("keys" in word for words in fake.argvs() for word in words)
 
 
