@@ -275,8 +275,8 @@ def _converse(
             if interruptible:
                 wait.check_signals()
             if pipes.turn(deadline):
-                deadline = time.monotonic() + seconds
                 heard(pipes)
+                deadline = time.monotonic() + seconds
         timed_out = process.poll() is None
         status = stop(process) if timed_out else _reap(process)
     except BaseException:  # a signal, or what feeds it has failed

@@ -57,3 +57,10 @@ def test_a_missing_docker_is_the_contracts_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BottleError, match=r"^docker not found on PATH$"):
         run.query(["info"])
+
+
+def test_a_reader_that_pauses_is_not_a_docker_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(tmp_path, monkeypatch, "echo one >&2; exec sleep 2")
+    monkeypatch.setattr(run, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(run.log, "write", lambda data: data and run.wait.pause(1.5))
+    assert run.stream(["build", "."]).ok
