@@ -179,4 +179,5 @@ def main(invoked: str, words: Sequence[str]) -> int:
 
 def console() -> None:
     """Entry point of the installed program."""
+    process.standard_descriptors()
     sys.exit(main(sys.argv[0], sys.argv[1:]))

@@ -279,8 +279,8 @@ def _converse(
     try:
         while (pipes.open or process.poll() is None) and time.monotonic() < deadline:
             if pipes.turn(min(deadline, check())):
-                deadline = time.monotonic() + seconds
                 heard(pipes)
+                deadline = time.monotonic() + seconds
         timed_out = process.poll() is None
         status = stop(process) if timed_out else _reap(process)
     except BaseException:  # a signal, or what feeds it has failed

@@ -21,7 +21,7 @@ import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
 from claude_bottle.cli.main import main
 from claude_bottle.lib import session
-def fails(container, secrets):
+def fails(engine, container, secrets):
     values = dict(secrets._values)
     try:
         raise KeyError(list(values.values()))

@@ -125,3 +125,10 @@ def test_the_token_is_in_no_childs_environment(tmp_path: Path) -> None:
 def test_a_missing_docker_is_the_contracts_error(tmp_path: Path) -> None:
     with pytest.raises(BottleError, match=r"^docker not found on PATH$"):
         engine_find({"PATH": str(tmp_path)})
+
+
+def test_a_reader_that_pauses_is_not_a_docker_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = fake_docker(tmp_path, monkeypatch, "echo one >&2; exec sleep 2").engine
+    monkeypatch.setattr(run, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(run.log, "write", lambda data: data and run.wait.pause(1.5))
+    assert engine.stream(["build", "."]).ok
