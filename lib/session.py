@@ -78,9 +78,9 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
     """
     log.log_info(f"attaching to {name}")
     on_terminal = os.isatty(0) and os.isatty(1)
+    watch = pipelock.Watch(engine, sidecar)
     if on_terminal:
         terminal.tty_save()
-    watch = pipelock.Watch(engine, sidecar)
     try:
         client = engine.foreground(session_words(plan, container, on_terminal))
         status = run.finish(client) if on_terminal else run.finish(client, watch.has_ended)
