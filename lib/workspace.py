@@ -12,14 +12,10 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.project import GIT, IGNORE, Project, left_out
 
-# Nothing of the repository's own may run for this, and nothing that the container's environment says counts.
+# Nothing of the repository's own may run for this.
+_GIT_VARIABLES = ("GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
 _GIT = (
-    "/usr/bin/env",
-    "-i",
-    "PATH=/usr/bin:/bin",
-    "GIT_CONFIG_GLOBAL=/dev/null",
-    "GIT_CONFIG_NOSYSTEM=1",
-    "git",
+    "/usr/bin/git",
     "-c",
     "core.fsmonitor=false",
     "-c",
@@ -82,9 +78,10 @@ def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str)
     except ValueError:  # the plan has said so
         return
     if marked:
-        words = ["exec", "-i", "-u", "node", "-w", plan.workspace, container, *_GIT]
-        what = f"marking files that {IGNORE} leaves out"
-        docker.docker_step(engine, what, [*words, "update-index", "-z", "--skip-worktree", "--stdin"], [marked])
+        git = [*_GIT, "update-index", "-z", "--skip-worktree", "--stdin"]
+        flags = ["-i", "-w", plan.workspace]
+        words = docker.helper(container, git, user="node", flags=flags, variables=_GIT_VARIABLES)
+        docker.docker_step(engine, f"marking files that {IGNORE} leaves out", words, [marked])
 
 
 def _mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:

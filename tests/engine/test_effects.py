@@ -108,6 +108,8 @@ DECLARED = [
     *(Row(81, f"agent.Config.Env.{name}", None, "") for name in UNUSED),
     *(Row(81, f"bottle.session.env.{name}", None, "") for name in UNUSED),
     *(Row(81, f"sidecar.Config.Env.{name}", None, "") for name in (*UNUSED, *PROXIES)),
+    *(Row(80, f"processes.0 {helper} *", "1", None) for helper in ("ssh-agent", "socat")),
+    *(Row(80, f"processes.0 /usr/bin/{helper} *", None, "1") for helper in ("ssh-agent", "socat")),
     Row(82, "agent.HostConfig.Init", None, "true"),
     Row(82, "processes.1000 /sbin/docker-init -- sleep infinity", None, "1"),
     Row(82, "bottle.changed./usr/sbin", None, "C"),
