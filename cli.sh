@@ -2,6 +2,7 @@
 # claude-bottle: boots Claude Code agents in isolated containers. Runs the Python program beside it with packages of its
 # own, installed on first use from the hashed lock file.
 set -eu
+trap 'exit 130' INT
 
 fail() {
     printf 'claude-bottle: error: %s\n' "$1" >&2
@@ -83,7 +84,6 @@ install_packages() {
     new='' running=''
     trap undo EXIT
     trap 'exit 129' HUP
-    trap 'exit 130' INT
     trap 'exit 143' TERM
     new=$(mktemp -d "$base/new.XXXXXX") || fail "cannot create a folder in $base"
     printf 'claude-bottle: setting up Python packages (once)\n' >&2
@@ -99,8 +99,12 @@ $(tail -n 8 "$new/log")"
     "$python" -I -c 'import os, sys; os.rename(*sys.argv[1:])' "$new/venv" "$venv" 2>/dev/null ||
         [ -x "$venv/bin/python" ] || fail "cannot create $venv"
     rm -rf "$new"
-    trap - EXIT HUP INT TERM
+    trap - EXIT HUP TERM
 }
 
 [ -x "$venv/bin/python" ] || install_packages
-exec "$venv/bin/python" -I -X utf8 "$root/cli/__main__.py" "$0" "$@"
+# A Ctrl-C while Python starts waits until the program can take it, where env can do that; else, in a millisecond or two,
+# it shows a traceback.
+hold='env --block-signal=INT'
+$hold true 2>/dev/null || hold=''
+exec $hold "$venv/bin/python" -I -S -X utf8 "$root/cli/__main__.py" "$0" "$@"

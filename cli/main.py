@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import env, log, notes, wait
+from claude_bottle.lib import env, log, notes, process, wait
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.report import report
 
@@ -135,7 +135,8 @@ def logical_cwd() -> str:
 
 def usage(program: str) -> None:
     """Print all commands on stderr (shell: usage)."""
-    log.line(f"usage: {program} <command> [args...]\n\nCommands:")
+    for line in (f"usage: {program} <command> [args...]", "", "Commands:"):
+        log.line(line)
     for name, command in sorted(commands.commands.items()):
         log.line(f"  {name:<9} {command.help}")
 
@@ -163,6 +164,7 @@ def main(invoked: str, words: Sequence[str]) -> int:
         log.line()
         usage(program)
         return 2
+    process.forbid_cores()
     wait.signals_install()
     notes.show()
     try:

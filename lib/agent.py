@@ -23,7 +23,6 @@ VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes ove
 VALUES_FILE = f"{VALUES_DIR}/environ"
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
-NOT_LOADED = "docker's builder must load what it builds into the engine (docker buildx ls)"
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
 Say = Callable[[str], None]  # takes a message
@@ -73,8 +72,6 @@ def agent_create(
         made = docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
         if made.ok:
             return name, made.text.strip()
-        if "No such image" in made.failure:
-            raise DockerError("the image was built, but the engine does not have it", [made.failure, NOT_LOADED])
         if not docker.is_name_conflict(made):
             raise DockerError(f"docker run failed: {made.failure}")
         if plan.settings.pinned_container:

@@ -228,5 +228,5 @@ def cleanup_all(engine: Engine, journal: Journal) -> Remains:
     """
     remains = Teardown(engine, journal).run()
     for title, why in remains.left.items():
-        log.log_warn(f"could not remove {title}: {why}")
+        log.log_warn(f"could not remove {title}: {why}", lines=True)
     return remains

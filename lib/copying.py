@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-from claude_bottle.lib import docker, log, tarstream
+from claude_bottle.lib import log, run, tarstream
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, DockerError
 
 QUIET_SECONDS = 2.0
 EVERY_SECONDS = 3.0
 
 
-def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes]) -> None:
+def copy_in(
+    engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float = run.CHANGE_SECONDS
+) -> None:
     """Unpack a tar stream in a container's root folder.
 
     Args:
@@ -22,6 +24,7 @@ def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes]) 
         what: begins the error line.
         container: its id.
         pieces: of the stream, without its end; their paths begin without a slash.
+        seconds: the longest that the engine may take nothing and say nothing.
 
     Raises:
         BottleError: a file cannot be read, or docker refused.
@@ -32,10 +35,13 @@ def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes]) 
         yield from pieces
         yield tarstream.END
 
+    words, data = ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream()))
     try:
-        docker.docker_step(engine, what, ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream())))
+        result = engine.capture(words, stdin=data, seconds=seconds, interruptible=True)
     except OSError as problem:
         raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
+    if not result.ok:
+        raise DockerError(f"{what} failed: {result.failure}")
 
 
 def _told(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -253,11 +253,25 @@ def _build(engine: Engine, tag: str, words: list[str], id_file: Path, named: boo
     if not result.ok:
         hints = result.failure.splitlines()[-1:] if result.timed_out else []
         raise DockerError(f"docker build failed ({tag})", hints)
-    identity = _take(id_file) or _last_id(result) or (tag if named else "")
-    if not identity:
-        hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
-        raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
-    return identity
+    return _built(engine, tag, [_take(id_file), _last_id(result), tag if named else ""], id_file)
+
+
+def _built(engine: Engine, tag: str, answers: Sequence[str], id_file: Path) -> str:
+    """Return the first of a build's answers that the engine knows.
+
+    With an image store of containerd's an id file may hold another digest of the image than the one it goes by.
+    """
+    failure = ""
+    for identity in filter(None, answers):
+        look = engine.query(["image", "inspect", "--format", "{{.Id}}", identity])
+        if look.ok:
+            return identity
+        failure = look.failure
+    if failure:
+        hint = "docker's builder must load what it builds into the engine (docker buildx ls)"
+        raise DockerError(f"docker build made an image that the engine does not have ({tag})", [failure, hint])
+    hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
+    raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
 
 
 def _take(id_file: Path) -> str:

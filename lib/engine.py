@@ -105,9 +105,14 @@ class Engine:
         """Run a long docker call and let the user watch; see ``run.stream``."""
         return run.stream(self.client, words, self.environment(), stdin=stdin, quiet_errors=quiet_errors)
 
-    def foreground(self, words: Sequence[str]) -> run.Process:
-        """Start docker with our own three streams, in our process group: it has the terminal."""
-        return run.spawn(self.client, words, self.environment(), stdin=None, stdout=None, stderr=None)
+    def foreground(self, words: Sequence[str], *, no_stdin: bool = False) -> run.Process:
+        """Start docker with our own three streams, in our process group: it has the terminal.
+
+        Args:
+            words: docker's arguments.
+            no_stdin: keep our stdin from it.
+        """
+        return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin)
 
     def beside(self, words: Sequence[str]) -> run.Process:
         """Start docker beside what has the terminal: without streams, and out of reach of its keys."""

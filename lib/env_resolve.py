@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from claude_bottle.lib import env
+from claude_bottle.lib import env, redact
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names
 from claude_bottle.lib.manifest_parse import EnvEntry
@@ -30,6 +30,7 @@ class Secrets:
     def add(self, name: str, value: str) -> None:
         """Keep a value; the last one of a name counts."""
         self._values[name] = value
+        redact.remember(value)
 
     def names(self) -> tuple[str, ...]:
         """Return the names."""

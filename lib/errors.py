@@ -61,6 +61,12 @@ class Interrupted(Exception):
         self.status = 128 + number
 
 
+class ReaderGone(Exception):
+    """Nobody reads stdout any more, as behind ``| head``: the end is silent, with the status that SIGPIPE gives."""
+
+    status = 141
+
+
 class Declined(Exception):
     """The user said no; nothing was made and the status is 0."""
 

@@ -169,7 +169,8 @@ def ours(engine: Engine, kind: str, *words: str) -> list[Item]:
     try:
         return [item for item in look(engine, kind, words) if item.ours]
     except LookFailed as failure:
-        log.write(failure.answer.err if failure.answer.err.endswith(b"\n") else failure.answer.err + b"\n")
+        for said in failure.answer.failure.split("\n"):
+            log.line(said)
         raise
 
 

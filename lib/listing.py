@@ -21,7 +21,7 @@ def list_agents(cwd: str, home: str) -> int:
     if not agents:
         log.log_info("no agents defined")
     for agent in agents.values():
-        log.data_line(f"{agent.name}\t{agent.bottle or '(none)'}")
+        log.data_line(agent.name, agent.bottle or "(none)")
     return 0
 
 
@@ -35,7 +35,7 @@ def list_active() -> int:
     if not active:
         log.log_info("no active containers")
     for item in active:
-        log.data_line("\t".join((item.name, item.image or item.shown_image, item.status)))
+        log.data_line(item.name, item.image or item.shown_image, item.status)
     return 0
 
 

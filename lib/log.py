@@ -1,16 +1,37 @@
 """The only writer of the launcher: messages on stderr, data on stdout (shell: lib/log.sh).
 
-A terminal that is gone or a closed pipe never raises here: the teardown reports to whoever still listens.
+A terminal that is gone or a closed pipe never raises on stderr: the teardown reports to whoever still listens. A reader
+who pauses is waited for, but a stopping signal is heard meanwhile, and a command that ends does not wait for long.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+
+from claude_bottle.lib import wait
+from claude_bottle.lib.errors import BottleError, ReaderGone
 
 PREFIX = "claude-bottle: "
 STDOUT = 1
 STDERR = 2
+PIECE = 512  # what a pipe that is said to be writable takes without blocking, on every system
+RETRY_SECONDS = 0.05
+LAST_WORDS_SECONDS = 1.0
+
+# Control and format characters, separators that end a line, and what else has no shape of its own.
+_UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+_own: dict[int, int] = {}  # for a terminal, a descriptor whose mode no other program shares
+_ending: list[float] = []  # until when the readers of a command that ends are waited for
 
 
 def encode(text: str) -> bytes:
@@ -25,37 +46,91 @@ def encode(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
+def visible(text: str) -> str:
+    """Return a text in which every character that a terminal obeys, or shows nothing for, is spelt out.
+
+    Args:
+        text: any text; half characters in it may make up a whole one.
+    """
+    return _UNSEEN.sub(_spelt, encode(text).decode("utf-8", "surrogateescape"))
+
+
+def _spelt(found: re.Match[str]) -> str:
+    character = found[0]
+    number = ord(character)
+    form = "\\x{:02x}" if number < 0x100 else "\\u{:04x}" if number < 0x10000 else "\\U{:08x}"
+    return _SHORT.get(character) or form.format(number)
+
+
+def hurry() -> None:
+    """Stop waiting for readers, but for a second in all: the command ends, and what it made must go."""
+    if not _ending:
+        _ending.append(time.monotonic() + LAST_WORDS_SECONDS)
+
+
 def write(data: bytes, fd: int = STDERR) -> None:
-    """Write bytes as they are.
+    """Write bytes as they are; what nobody takes is dropped.
 
     Args:
         data: what to write.
-        fd: 1 or 2.
+        fd: where to.
     """
+    with suppress(OSError):
+        _write(data, fd)
+
+
+def _write(data: bytes, fd: int) -> None:
+    """Write when the descriptor is ready; give up when a signal asks for it and nobody reads."""
+    own = _own_descriptor(fd)
     while data:
+        if wait.pending_signal() is not None:
+            hurry()
+        deadline = _ending[0] if _ending else None
+        _, ready = wait.wait_for(writable=[own], deadline=deadline)
         try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:  # a descriptor shared with a program that made it non-blocking
-            _wait_until_writable(fd)
-        except OSError:
+            if ready:
+                data = data[os.write(own, data[:PIECE]) :]
+                continue
+        except BlockingIOError:  # too little room for what comes next
+            wait.pause(RETRY_SECONDS)
+        if deadline is not None and time.monotonic() >= deadline:
             return
 
 
-def _wait_until_writable(fd: int) -> None:
-    # Not the waiting function: it would make the only writer depend on what reports through it.
-    import select
+def _own_descriptor(fd: int) -> int:
+    """Return a descriptor that never blocks, where it is a terminal that can be opened; a ready one takes any amount.
 
-    select.select([], [fd], [], 1.0)
+    Setting the mode on the one we got would set it for every program that shares the terminal.
+    """
+    if fd not in _own:
+        try:
+            _own[fd] = os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:
+            _own[fd] = fd
+    return _own[fd]
 
 
 def line(text: str = "") -> None:
     """Write one line on stderr without the prefix."""
-    write(encode(text) + b"\n")
+    write(encode(visible(text)) + b"\n")
 
 
-def data_line(text: str = "") -> None:
-    """Write one line of data on stdout."""
-    write(encode(text) + b"\n", STDOUT)
+def data_line(*fields: str) -> None:
+    """Write one line of data on stdout, its fields with tabs between them.
+
+    Raises:
+        BottleError: it cannot be written.
+        Interrupted: a stopping signal has arrived.
+        ReaderGone: nobody reads any more.
+    """
+    try:
+        wait.check_signals()
+        _write(encode("\t".join(map(visible, fields))) + b"\n", STDOUT)
+        wait.check_signals()
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as problem:
+        raise BottleError(f"cannot write to stdout: {problem.strerror}") from None
 
 
 def log_info(text: str) -> None:
@@ -63,25 +138,39 @@ def log_info(text: str) -> None:
     line(PREFIX + text)
 
 
-def log_warn(text: str) -> None:
-    """Say what the user should know (shell: log_warn)."""
-    line(f"{PREFIX}warning: {text}")
+def log_warn(text: str, *, lines: bool = False) -> None:
+    """Say what the user should know (shell: log_warn).
+
+    Args:
+        text: the message.
+        lines: it ends in docker's words, whose line breaks stay.
+    """
+    _say(f"{PREFIX}warning: {text}", lines)
 
 
-def log_error(text: str) -> None:
-    """Say what ends the command (shell: log_error)."""
-    line(f"{PREFIX}error: {text}")
+def log_error(text: str, *, lines: bool = False) -> None:
+    """Say what ends the command (shell: log_error).
+
+    Args:
+        text: the message.
+        lines: it ends in docker's words, whose line breaks stay.
+    """
+    _say(f"{PREFIX}error: {text}", lines)
+
+
+def _say(text: str, lines: bool) -> None:
+    for part in text.split("\n") if lines else [text]:
+        line(part)
 
 
 def log_hint(text: str) -> None:
     """Help with the error just printed; the shell has no such line (contract 14.15)."""
-    for part in text.splitlines():
-        line(f"{PREFIX}hint: {part}")
+    line(f"{PREFIX}hint: {text}")
 
 
 def ask(question: str) -> None:
     """Print a question without a newline; its answer is typed behind it."""
-    write(encode(PREFIX + question))
+    write(encode(visible(PREFIX + question)))
 
 
 def labelled(label: str, text: str) -> None:

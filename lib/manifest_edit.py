@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import env, log, run, strict_json, terminal, wait
+from claude_bottle.lib import env, log, process, run, strict_json, terminal, wait
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import (
     FILE_NAME,
@@ -187,15 +188,28 @@ def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     try:
         _run_editor(environ, copy, path)
         _take_back(copy, before, path, agent)
-    except strict_json.NotJson as problem:
-        kept = [f"your text is kept in {copy}"] if os.path.exists(copy) else []
-        message = f"edited agent is not a valid JSON object; {path} left unchanged"
-        raise BottleError(message, [str(problem), *kept]) from None
-    except BaseException:
-        Path(copy).unlink(missing_ok=True)
+    except BaseException as problem:
+        _keep_text(copy, before, problem)
         raise
     Path(copy).unlink(missing_ok=True)
     return 0
+
+
+def _keep_text(copy: str, before: bytes, problem: BaseException) -> None:
+    """Say where the user's text is, unless it is as it was."""
+    with suppress(FileNotFoundError):
+        if _is_same(Path(copy).read_bytes(), before):
+            os.unlink(copy)
+            return
+        said = f"your text is kept in {copy}"
+        if isinstance(problem, BottleError):
+            problem.hints += (said,)
+        else:
+            log.log_hint(said)
+
+
+def _is_same(after: bytes, before: bytes) -> bool:
+    return after.rstrip(b"\n") == before.rstrip(b"\n")
 
 
 def _edit_file(folder: str, text: bytes) -> str:
@@ -218,30 +232,44 @@ def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
     program = shutil.which(name)
     if program is None:
         raise BottleError(failure, [f"'{name}' was not found; set VISUAL or EDITOR to your editor"])
-    terminal.tty_save()
-    try:
-        with wait.interrupts_ignored():  # Ctrl-C belongs to the editor
-            status = run.finish(run.spawn(program, [*command[1:], copy], stdin=None, stdout=None, stderr=None))
-    finally:
-        terminal.tty_restore()
+    words = [*command[1:], copy]
+    how: dict[str, Any] = {"stdin": None, "stdout": None, "stderr": None, "preexec_fn": process.give_cores_back}
+    with wait.interrupts_ignored():  # Ctrl-C belongs to the editor
+        status = terminal.tty_hand_over(lambda: run.finish(run.spawn(program, words, **how)))
     if status:
         raise BottleError(failure)
 
 
 def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
-    """Write the edited agent into its file; NotJson where it is none."""
+    """Write the edited agent into its file.
+
+    Raises:
+        BottleError: it is no JSON object, the file's agent is not what it was, or the file cannot be written.
+    """
     try:
         after = Path(copy).read_bytes()
-    except OSError as problem:
-        raise strict_json.NotJson(problem.strerror or str(problem)) from None
-    if after.rstrip(b"\n") == before.rstrip(b"\n"):
-        log.log_info("no changes")
-        return
-    if not isinstance(strict_json.parse(after), dict):
-        raise strict_json.NotJson("an agent is an object: {...}")
+        if _is_same(after, before):
+            log.log_info("no changes")
+            return
+        if not isinstance(strict_json.parse(after), dict):
+            raise strict_json.NotJson("an agent is an object: {...}")
+    except (OSError, strict_json.NotJson) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        message = f"edited agent is not a valid JSON object; {path} left unchanged"
+        raise BottleError(message, [reason or str(problem)]) from None
+    if _agent_text(path, agent) != before:
+        raise BottleError(f"agent '{agent}' was changed meanwhile in {path}; it is left as it is now")
 
     def change(whole: dict[str, Any]) -> None:
         _part(whole, "agents")[agent] = strict_json.Raw(after)
 
     manifest_rewrite(path, change)
     log.log_info(f"updated agent '{agent}' in {path}")
+
+
+def _agent_text(path: str, agent: str) -> bytes:
+    """Return the agent as its file has it now, nothing where it has it no more."""
+    try:
+        return strict_json.part_text(Path(path).read_bytes(), ("agents", agent))
+    except (OSError, strict_json.NotJson, KeyError, TypeError):
+        return b""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from claude_bottle.lib import log
+from claude_bottle.lib.state import state_folder, state_write
 
-LONGEST = 65536  # bytes of one note; nobody else writes there, but it is read before any check
+LONGEST = 65536  # bytes of one note
 
 
-def _folder(environ: Mapping[str, str]) -> Path | None:
-    """Return where notes are kept; None where there is no home to keep them in."""
-    state = environ.get("XDG_STATE_HOME", "")
-    home = environ.get("HOME", "")
-    if os.path.isabs(state):
-        return Path(state, "claude-bottle", "notes")
-    return Path(home, ".local", "state", "claude-bottle", "notes") if os.path.isabs(home) else None
+def _folder() -> Path | None:
+    state = state_folder(os.environ)
+    return state and state / "notes"
 
 
 def leave(lines: Iterable[str]) -> None:
@@ -28,20 +25,16 @@ def leave(lines: Iterable[str]) -> None:
     Args:
         lines: what is to be said.
     """
-    text = "".join(f"{line}\n" for line in lines)
-    folder = _folder(os.environ)
-    if not text or folder is None:
-        return
-    with suppress(OSError):  # there is nobody to tell
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / secrets.token_hex(8), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "wb") as file:
-            file.write(log.encode(text)[:LONGEST])
+    text = "".join(f"{' '.join(line.splitlines())}\n" for line in lines)
+    folder = _folder()
+    if text and folder:
+        with suppress(OSError):  # there is nobody to tell
+            state_write(folder / secrets.token_hex(8), text[:LONGEST])
 
 
 def show() -> None:
     """Say what was left to be said, once."""
-    folder = _folder(os.environ)
+    folder = _folder()
     if folder is None:
         return
     with suppress(OSError):

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
     package.__path__ = [str(Path(__file__).resolve().parent.parent)]
     sys.modules["claude_bottle"] = package
 
-from claude_bottle.lib import cleanup, notes, run, terminal, wait
+from claude_bottle.lib import cleanup, notes, process, run, terminal, wait
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.inventory import Owner, owner_here
 from claude_bottle.lib.journal import Journal
@@ -157,5 +157,6 @@ def reap(launch: str, calls: int, patience: float) -> None:
 
 
 if __name__ == "__main__":
+    process.forbid_cores()
     wait.signals_ignore()
     reap(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from claude_bottle.lib import log
-from claude_bottle.lib.errors import BottleError, Declined, Interrupted, UsageError
+from claude_bottle.lib.errors import BottleError, Declined, DockerError, Interrupted, ReaderGone, UsageError
+
+INTERNAL_STATUS = 70
+ROOT = Path(__file__).resolve().parent.parent
+DEFECT = "this is a defect of claude-bottle; please report it with "
 
 
 def report(problem: BaseException, program: str) -> int:
@@ -15,16 +23,73 @@ def report(problem: BaseException, program: str) -> int:
         problem: what ended the command.
         program: the name it was invoked by.
     """
-    if isinstance(problem, (Declined, Interrupted)):
+    log.hurry()
+    if isinstance(problem, (Declined, Interrupted, ReaderGone)):
         return problem.status
+    if isinstance(problem, OSError) and problem.errno in (errno.EMFILE, errno.ENFILE):
+        problem = BottleError("too many open files", ["raise the limit (ulimit -n), or close what this inherits"])
     if not isinstance(problem, BottleError):
-        where = traceback.extract_tb(problem.__traceback__)[-1]
-        log.log_error(f"internal error: {type(problem).__name__} at {where.name}, line {where.lineno}")
-        log.log_hint("this is a defect of claude-bottle; please report it with the line above")
-        return 1
-    log.log_error(problem.message)
+        return _internal_error(problem)
+    log.log_error(problem.message, lines=isinstance(problem, DockerError))
     if isinstance(problem, UsageError):
         log.line(f"usage: {program} {problem.usage}")
     for hint in problem.hints:
         log.log_hint(hint)
     return problem.status
+
+
+def _internal_error(problem: BaseException) -> int:
+    from claude_bottle.lib.redact import redact  # what follows is for a case that never comes
+
+    log.log_error(redact(f"internal error: {_place(problem)}: {type(problem).__name__}: {problem}"))
+    path = ""
+    with suppress(OSError):
+        path = _write_file(redact("\n".join(_details(problem)) + "\n"))
+    log.log_hint(DEFECT + (path or "the line above"))
+    return INTERNAL_STATUS
+
+
+def _place(problem: BaseException) -> str:
+    """Return the last line of our own on the way to the problem."""
+    import traceback
+
+    frames = traceback.extract_tb(problem.__traceback__)
+    own = [frame for frame in frames if ROOT in Path(frame.filename).parents]
+    names = [f"{Path(frame.filename).relative_to(ROOT)}, line {frame.lineno}" for frame in own]
+    return names[-1] if names else "unknown place"
+
+
+def _details(problem: BaseException) -> Iterator[str]:
+    """Yield what helps to mend it: no value of a variable and no argument of a call."""
+    import platform
+    import traceback
+
+    from claude_bottle.lib import run
+
+    yield f"Python {platform.python_version()} on {platform.platform()}"
+    yield ", ".join(f"{name} {_version(name)}" for name in ("claude-bottle", "plumbum", "click", "jsonschema"))
+    yield "docker calls, the last one last: " + (", ".join(run.recent_calls) or "none")
+    yield "".join(traceback.format_exception(problem)).rstrip("\n")
+
+
+def _version(name: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of a checkout" if name == "claude-bottle" else "unknown"
+
+
+def _write_file(text: str) -> str:
+    """Write a report and return its path, an empty text where there is no place for it."""
+    import time
+
+    from claude_bottle.lib.state import state_folder, state_write
+
+    folder = state_folder(os.environ)
+    if folder is None:
+        return ""
+    path = folder / f"report-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    state_write(path, text)
+    return str(path)

@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -66,6 +67,7 @@ class Watcher(Protocol):
 
 
 _watcher: list[Watcher] = []
+recent_calls: deque[str] = deque(maxlen=20)  # names of the last docker calls
 
 
 def watch(watcher: Watcher) -> None:
@@ -122,7 +124,9 @@ def spawn(program: str, words: Sequence[str], env: Mapping[str, str] | None = No
     """
     from plumbum import LocalPath, local
 
-    assert all(isinstance(word, str) for word in words), words  # plumbum drops a None in silence
+    assert all(isinstance(word, str) for word in words)  # plumbum drops a None in silence
+    if os.path.basename(program) == "docker" and words:
+        recent_calls.append(call_name(words))
     wait.wakeup_install()
     local.env.clear()  # plumbum lays our environment over a copy that it took at its import
     command = local[LocalPath(os.path.abspath(program))]  # a path, since for a text plumbum asks for the cwd
@@ -328,6 +332,18 @@ def stream(program: str, words: Sequence[str], env: Mapping[str, str], *, stdin:
 
     result = _converse(words, process, [stdin] if stdin else (), SILENT_SECONDS, on_signal, show)
     return replace(result, out=shown["out"] + result.out, err=shown["err"] + result.err)
+
+
+def foreground(program: str, words: Sequence[str], env: Mapping[str, str], *, no_stdin: bool = False) -> Process:
+    """Start a program with our own three streams, in our process group: it has the terminal.
+
+    Args:
+        program: its path.
+        words: its arguments.
+        env: its whole environment.
+        no_stdin: keep our stdin from it.
+    """
+    return spawn(program, words, env, stdin=subprocess.DEVNULL if no_stdin else None, stdout=None, stderr=None)
 
 
 def beside(program: str, words: Sequence[str], env: Mapping[str, str]) -> Process:

@@ -68,7 +68,8 @@ sub known_terminal {
     my ($name) = @_;
     return 'xterm-256color' unless $name =~ /^[\w+-][\w.+-]*$/;
     my $folder = substr $name, 0, 1;
-    for my $place ("$ENV{HOME}/.terminfo", '/etc/terminfo', '/lib/terminfo', '/usr/lib/terminfo', '/usr/share/terminfo') {
+    my $own = ($ENV{HOME} // q{}) . '/.terminfo';
+    for my $place ($own, qw(/etc/terminfo /lib/terminfo /usr/lib/terminfo /usr/share/terminfo)) {
         return $name if -e "$place/$folder/$name" || -e sprintf '%s/%x/%s', $place, ord $folder, $name;
     }
     return 'xterm-256color';

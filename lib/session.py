@@ -10,6 +10,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import SidecarLost
 from claude_bottle.lib.plan import Plan
 
+TERMINAL = "-it"
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 # Nobody types this: an empty value means docker's own keys, and "none" is refused.
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
@@ -39,16 +40,16 @@ def claude_words(plan: Plan) -> list[str]:
     return [*words, *plan.request.claude_args]
 
 
-def session_words(plan: Plan, container: str, on_terminal: bool) -> list[str]:
+def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     """Return docker's arguments for the session.
 
     Args:
         plan: of the start.
         container: the agent's id.
-        on_terminal: whether the session gets a terminal.
+        streams: docker's option for what the session gets: a terminal, stdin alone, or nothing.
     """
-    words = ["exec", "-it" if on_terminal else "-i"]
-    if on_terminal:
+    words = ["exec", *streams.split()]
+    if streams == TERMINAL:
         words += DETACH_KEYS
         own = {entry.name for entry in plan.entries}  # what the manifest sets is the manifest's
         for name in TERMINAL_VARIABLES:
@@ -77,19 +78,26 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
-    on_terminal = os.isatty(0) and os.isatty(1)
-    if on_terminal:
-        terminal.tty_save()
+    on_terminal = terminal.tty_in_foreground()
     watch = pipelock.Watch(engine, sidecar)
     try:
-        client = engine.foreground(session_words(plan, container, on_terminal))
-        status = run.finish(client) if on_terminal else run.finish(client, watch.has_ended)
+        if on_terminal:
+            status = terminal.tty_hand_over(
+                lambda: run.finish(engine.foreground(session_words(plan, container, TERMINAL)))
+            )
+        else:
+            status = _without_terminal(engine, plan, container, watch)
         lost = watch.has_ended()
     finally:
-        terminal.tty_restore()
         watch.close()
     if lost:
         if not on_terminal:
             raise SidecarLost
         log.log_warn(SidecarLost().message)
     return status
+
+
+def _without_terminal(engine: Engine, plan: Plan, container: str, watch: pipelock.Watch) -> int:
+    typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
+    words = session_words(plan, container, "" if typed else "-i")
+    return run.finish(engine.foreground(words, no_stdin=typed), watch.has_ended)

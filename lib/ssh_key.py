@@ -10,14 +10,15 @@ from pathlib import Path
 from claude_bottle.lib.problems import UnseenByShell
 
 MAX_BYTES = 1024 * 1024
-_BEGIN = re.compile(rb"^-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----[ \t]*$", re.MULTILINE)
+_BEGIN = re.compile(rb"^-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----$", re.MULTILINE)
 _PUBLIC = re.compile(rb"(ssh|ecdsa|sk)-[a-z0-9@.-]+ |-+ ?BEGIN ([A-Z0-9 ]+ )?PUBLIC KEY", re.ASCII)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OPENSSH = b"openssh-key-v1\0"
 _PASSPHRASE = "ssh key for host '{}' could not be added (passphrase-protected keys are not supported)"
 
 
 def ssh_read_key(host: str, path: str) -> bytes:
-    """Return a private key as ssh-add takes it: line ends of Unix, the last line ended too.
+    """Return a private key as ssh-add takes it: line ends of Unix and no blanks before them, the last line ended too.
 
     What looks like no kind of key at all is left to ssh-add.
 
@@ -34,9 +35,9 @@ def ssh_read_key(host: str, path: str) -> bytes:
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise UnseenByShell(f"ssh key for host '{host}' cannot be read: {path}", [reason]) from None
-    key = key.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    key = b"".join(line.rstrip() + b"\n" for line in key.removeprefix(_BYTE_ORDER_MARK).splitlines())
     _check(host, path, key)
-    return key if key.endswith(b"\n") else key + b"\n"
+    return key
 
 
 def _check(host: str, path: str, key: bytes) -> None:
@@ -84,15 +85,15 @@ def _body(key: bytes, begin: re.Match[bytes]) -> bytes | None:
 
 def _decoded(body: bytes) -> bytes:
     """Return what the lines stand for, nothing where they are no base64; header lines have a colon."""
-    lines = b"".join(line.strip() for line in body.split(b"\n") if b":" not in line)
+    lines = b" ".join(line for line in body.split(b"\n") if b":" not in line)
     try:
-        return binascii.a2b_base64(lines, strict_mode=True)
+        return binascii.a2b_base64(b"".join(lines.split()), strict_mode=True)
     except binascii.Error:
         return b""
 
 
 def _is_whole(content: bytes) -> bool:
-    """Say whether a key is as long as it says itself."""
+    """Say whether a key is as long as it says itself; more behind it does no harm."""
     if content.startswith(_OPENSSH):
         return len(_strings(content)) == 5
     if content[0] != 0x30 or len(content) < 2:  # a sequence, in DER
@@ -101,7 +102,7 @@ def _is_whole(content: bytes) -> bool:
     if size & 0x80:
         start += size & 0x7F
         size = int.from_bytes(content[2:start], "big")
-    return len(content) == start + size
+    return len(content) >= start + size
 
 
 def _strings(content: bytes) -> list[bytes]:

@@ -38,6 +38,7 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     except Exception as problem:
         status = report(problem)
     finally:
+        log.hurry()
         remains = cleanup.cleanup_all(engine, reaper.journal)
         if remains.left:
             status = status or 1
@@ -74,4 +75,4 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
 
 def _ask(name: str, question: str) -> str:
     terminal.tty_require(env_resolve.no_terminal(name))
-    return terminal.ask_secret(question or f"enter value for {name}")
+    return terminal.ask_secret(question or f"enter value for {name}", f"the value for '{name}'")

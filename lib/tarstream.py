@@ -50,10 +50,16 @@ def _new(name: str, mode: int, owner: int) -> tarfile.TarInfo:
 
 
 def contents(stream: bytes) -> dict[str, bytes]:
-    """Return what a stream holds: each name, and a file's content, which is empty for anything else."""
-    with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
-        files = ((info.name, archive.extractfile(info) if info.isreg() else None) for info in archive)
-        return {name: file.read() if file else b"" for name, file in files}
+    """Return what a stream holds: each name, and a file's content, which is empty for anything else.
+
+    Something that is no such stream holds nothing.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
+            files = ((info.name, archive.extractfile(info) if info.isreg() else None) for info in archive)
+            return {name: file.read() if file else b"" for name, file in files}
+    except tarfile.TarError:
+        return {}
 
 
 def tree(

@@ -64,15 +64,16 @@ def signals_ignore() -> None:
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Leave Ctrl-C to a child that has the terminal, an editor for example, for as long as the block runs.
+    """Leave Ctrl-C and Ctrl-\\ to a child that has the terminal, an editor for example, for as long as the block runs.
 
-    The handler does nothing, rather than being SIG_IGN, which the child would inherit.
+    The handlers do nothing, rather than being SIG_IGN, which the child would inherit.
     """
-    before = signal.signal(signal.SIGINT, _ignore)
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def pending_signal() -> int | None:

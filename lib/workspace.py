@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from claude_bottle.lib import docker, log, tarstream
+from claude_bottle.lib import docker, log, run, tarstream
 from claude_bottle.lib.copying import copy_in
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.plan import Plan
@@ -52,9 +52,9 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Non
     if plan.settings.derived_image:
         _mend_dockerignore(engine, plan, container)
         if project.git:
-            copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project))
+            copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project), run.SILENT_SECONDS)
     else:
-        copy_in(engine, "copying workspace", container, _all(plan, project))
+        copy_in(engine, "copying workspace", container, _all(plan, project), run.SILENT_SECONDS)
     _mark_left_out(engine, plan, project, container)
 
 

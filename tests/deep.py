@@ -12,10 +12,10 @@ DEPTH = 1200
 
 
 @contextmanager
-def deep_folder(folder: Path) -> Iterator[None]:
-    """Make 1,200 folders named d, one in the other, with a file named leaf at the end; they go afterwards."""
+def deep_folder(folder: Path, depth: int = DEPTH) -> Iterator[None]:
+    """Make folders named d, one in the other, with a file named leaf at the end; they go afterwards."""
     here = os.open(folder, os.O_RDONLY)
-    for _ in range(DEPTH):
+    for _ in range(depth):
         os.mkdir("d", dir_fd=here)
         below = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)

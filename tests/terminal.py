@@ -11,7 +11,7 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def _take_terminal() -> None:
@@ -25,18 +25,34 @@ class Terminal:
         words: its command line.
         cwd: where it runs.
         env: its environment.
+        out: a file in the terminal's place as stdout.
+        begin: start it at once.
     """
 
-    def __init__(self, words: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[str | Path],
+        cwd: Path,
+        env: Mapping[str, str],
+        *,
+        out: IO[bytes] | None = None,
+        begin: bool = True,
+    ) -> None:
         self.master, self.slave = os.openpty()
         self.before = self.settings()
         self.said = ""
+        self.words, self.cwd, self.env, self.out = words, cwd, env, out
+        if begin:
+            self.start()
+
+    def start(self) -> None:
+        """Start the program."""
         self.child = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=env,
+            self.words,
+            cwd=self.cwd,
+            env=self.env,
             stdin=self.slave,
-            stdout=self.slave,
+            stdout=self.out or self.slave,
             stderr=self.slave,
             start_new_session=True,
             preexec_fn=_take_terminal,
@@ -65,6 +81,12 @@ class Terminal:
         if not select.select([self.master], [], [], seconds)[0]:
             return False
         self.said += os.read(self.master, 65536).decode(errors="replace")
+        return True
+
+    def read_on(self) -> bool:
+        """Take what has come on the screen meanwhile."""
+        while self._read(0.02):
+            pass
         return True
 
     def type(self, text: str) -> None:

@@ -129,7 +129,8 @@ def test_an_image_that_the_engine_does_not_have_is_never_pulled(tmp_path: Path) 
     run = plain(tmp_path, loads_nothing=True)
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
-    assert "error: the image was built, but the engine does not have it" in err
+    assert "error: docker build made an image that the engine does not have (claude-bottle:latest)" in err
+    assert "creating network" not in err
     assert "claude-bottle:latest" not in {argv[-1] for argv in run.fake.argvs() if argv[0] == "pull"}
 
 

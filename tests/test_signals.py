@@ -105,7 +105,6 @@ def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.S
     reaper = int(listed.stdout)
     child.send_signal(signal.SIGKILL)
     os.kill(reaper, number)
-    os.kill(reaper, number)
     run.fake.release(fault)
     child.communicate(timeout=60)
     assert until(lambda: run.leftovers() == []), run.leftovers()

@@ -50,7 +50,8 @@ def test_a_key_is_taken_whatever_its_line_ends(tmp_path: Path, kind: str) -> Non
     path = make(tmp_path, kind)
     public = " ".join(path.with_suffix(".pub").read_text().split()[:2])
     key = path.read_bytes()
-    for written in (key, key.replace(b"\n", b"\r\n"), key.rstrip(b"\n"), b"\xef\xbb\xbf" + key.replace(b"\n", b"\r\n")):
+    windows = key.replace(b"\n", b"\r\n")
+    for written in (key, windows, key.rstrip(b"\n"), b"\xef\xbb\xbf" + windows, key.replace(b"\n", b" \n") + b"\n\n"):
         path.write_bytes(written)
         assert read_back(tmp_path, ssh_key.ssh_read_key("forge", str(path))) == public
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import termios
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_a_secret_is_typed_without_echo(bottle: Bottle, asked: Terminal) -> None
     assert asked.settings() == asked.before
 
 
-@pytest.mark.parametrize(("key", "status"), [("\x03", 130), ("\x1c", -signal.SIGQUIT)])
+@pytest.mark.parametrize(("key", "status"), [("\x03", 130), ("\x1c", 131)])
 def test_a_key_that_ends_the_launcher_at_a_secret_brings_the_echo_back(
     bottle: Bottle, asked: Terminal, key: str, status: int
 ) -> None:
@@ -172,3 +173,60 @@ def test_ctrl_z_at_a_question_stops_the_launcher_until_it_is_continued(bottle: B
     terminal.type("n\n")
     assert terminal.wait() == 0, terminal.said
     assert bottle.leftovers() == []
+
+
+# What a client may have switched on, and what switches it off again.
+MODES = {f"[?{mode}h": f"[?{mode}l" for mode in (1049, 1000, 1002, 1003, 1006, 1015, 1004, 2004, 2026, 1)}
+MODES |= {"[?25l": "[?25h", "[2 q": "[0 q", "=": ">", "[31m": "[0m", "[>1u": "[<u", "[>4;2m": "[>4;0m", "[2;9r": "[r"}
+FULL_SCREEN = "stty raw -echo; printf '%b' '" + "".join(f"\\033{on}" for on in MODES) + "in session'; "
+
+
+def undone(said: str) -> bool:
+    """Say whether all of the modes are off at the end."""
+    return all(said.rfind(f"\x1b{off}") > said.rfind(f"\x1b{on}") for on, off in MODES.items())
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
+def test_a_session_that_is_ended_leaves_the_screen_as_before(bottle: Bottle, ending: signal.Signals) -> None:
+    bottle.fake.session(FULL_SCREEN + "exec sleep 100")
+    terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
+    terminal.until("in session")
+    assert not undone(terminal.said)
+    terminal.child.send_signal(ending)
+    terminal.wait()
+    assert until(lambda: terminal.read_on() and undone(terminal.said)), terminal.said
+    assert until(lambda: terminal.settings() == terminal.before and bottle.leftovers() == [])
+
+
+def test_a_client_that_was_killed_leaves_the_screen_as_before(bottle: Bottle) -> None:
+    bottle.fake.session(FULL_SCREEN + "exit 137")
+    terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
+    assert terminal.wait() == 137 and undone(terminal.said), terminal.said
+
+
+def test_a_session_that_ends_itself_has_the_screen_to_itself(bottle: Bottle) -> None:
+    bottle.fake.session("printf '\\033[?1049h\\033[?1049l'; exit 1")
+    terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
+    assert terminal.wait() == 1
+    assert terminal.said.count("\x1b") == 2
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_an_output_that_is_no_terminal_gets_no_escape_sequences(bottle: Bottle, ending: signal.Signals) -> None:
+    bottle.fake.session("echo in session >&2; exec sleep 100")
+    with (bottle.cwd / "out").open("wb") as out:
+        terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env, out=out)
+        terminal.until("in session")
+        terminal.child.send_signal(ending)
+        terminal.wait()
+    assert until(lambda: bottle.leftovers() == [])
+    assert "\x1b" not in terminal.said and (bottle.cwd / "out").read_bytes() == b""
+
+
+def test_a_stopped_terminal_does_not_hold_up_its_restoring(bottle: Bottle) -> None:
+    terminal = bottle.start("session")
+    termios.tcflow(terminal.slave, termios.TCOOFF)
+    terminal.child.send_signal(signal.SIGTERM)
+    assert terminal.child.wait(30) == 143
+    assert terminal.settings() == terminal.before
+    termios.tcflow(terminal.slave, termios.TCOON)

@@ -67,6 +67,12 @@ BAD = {
     "host-port": host("a.test:443", "has a port"),
     "host-look-alike": host("\u0430pi.test", "is not ASCII"),
     "host-yaml": host('x"\n- "y', "is not a host name"),
+    "host-loopback": host("127.0.0.1", "would be an address of the sidecar itself"),
+    "host-spelling": host("0x0a000005", "ends like an address"),
+    "port-long": Bad(
+        ("CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '7{40}\\.\\.\\.'",),
+        env={"CLAUDE_BOTTLE_PIPELOCK_PORT": "7" * 5000},
+    ),
     "port": Bad(
         ("CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '70000'",),
         env={"CLAUDE_BOTTLE_PIPELOCK_PORT": "70000"},

@@ -171,7 +171,8 @@ def test_words_are_compared_as_utf_8_unless_the_manifest_says_otherwise(shell: D
     assert environment(shell)["LANG"] == "C"
 
 
-CLIENTS = sorted({str(Path(folder, "docker")) for folder in os.get_exec_path() if shutil.which("docker", path=folder)})
+FOUND = (shutil.which("docker", path=folder) for folder in os.get_exec_path())
+CLIENTS = sorted({os.path.realpath(client) for client in FOUND if client})
 
 
 @pytest.mark.parametrize("client", CLIENTS)

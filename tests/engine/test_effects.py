@@ -110,8 +110,15 @@ DECLARED = [
     *(Row(81, f"sidecar.Config.Env.{name}", None, "") for name in (*UNUSED, *PROXIES)),
     Row(82, "agent.HostConfig.Init", None, "true"),
     Row(82, "processes.1000 /sbin/docker-init -- sleep infinity", None, "1"),
+    Row(82, "bottle.changed./usr/sbin", None, "C"),
+    Row(82, "bottle.changed./usr/sbin/docker-init", None, "A"),
+    Row(82, "bottle.files./usr/sbin", None, "0:0 755 folder"),
+    Row(82, "bottle.files./usr/sbin/docker-init", None, "0:0 755 *"),
+    Row(82, "bottle.session.mounts./usr/sbin/docker-init", None, "* ro,*"),
+    Row(82, "agent.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["*", "*"]'),
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
+    *(Row(43, f'{where}/pipelock.yaml.content.  - "github.com"', "1", "2") for where in ("sidecar files./etc", STAGE)),
 ]
 # Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
