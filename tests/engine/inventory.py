@@ -74,8 +74,8 @@ class Sharing:
     """
 
     def __init__(self, engine: str) -> None:
-        path = Path(tempfile.gettempdir(), "claude-bottle-tests-" + re.sub(r"\W", "", engine))
-        self._file = path.open("a")
+        self.path = Path(tempfile.gettempdir(), "claude-bottle-tests-" + re.sub(r"\W", "", engine))
+        self._file = self.path.open("a")
         self._first = self._is_only_one()
         fcntl.flock(self._file, fcntl.LOCK_SH)
         self._file.write(f"{os.getpid()}\n")

@@ -14,7 +14,9 @@ import pytest
 
 from . import inventory
 from .conftest import AGENT, Desk, container, docker, end, found_on_engine, leftovers
+from .test_bottle import checkout
 
+IMAGE = f"cb-hostile-{os.getpid()}"
 WORKSPACE, SKILL = "/home/node/workspace", "/home/node/.claude/skills/shared"
 OWNED = "\x1b]0;owned\x07\u202e\u200b"  # a window's title, and what turns and hides text
 PASSWORD = f"proxy-password-{os.urandom(8).hex()}"
@@ -132,11 +134,16 @@ def hostile(sharing: inventory.Sharing, tmp_path_factory: pytest.TempPathFactory
     entry = {"Host": "forge", "IdentityFile": str(key), "Hostname": "git.test", "User": "git", "Port": 22}
     desk.manifest({"env": STEERING, "ssh": [entry]}, {"prompt": f"Say {OWNED}hello.", "skills": ["shared"]})
     desk.env["DOCKER_CONFIG"] = str(docker_config(folder / "docker"))
+    # Its build needs nothing from outside: docker hands the proxy to every build too.
+    desk.launcher = checkout(folder / "clone", IMAGE)
+    desk.env["CLAUDE_BOTTLE_IMAGE"] = IMAGE
+    docker("rmi", "-f", IMAGE)  # the older builder makes another one with a proxy
     before = inventory.everything()
     child = desk.terminal("start", "-y", "--cwd", desk.agent)
     child.expect_exact("attaching to claude-bottle-")
     yield Scene(desk, container("agent", desk.agent), str(child.before), key.read_text().splitlines()[1])
     end(child)
+    docker("rmi", "-f", IMAGE)
     assert leftovers(desk) == []
     left = inventory.new(before, inventory.everything(), sharing.alone())
     assert left == [], "\n".join(left)
