@@ -179,7 +179,7 @@ class Teardown:
 
     def _answered(self) -> None:
         """Begin to count again: what is slow is worth a word, not that there is much to do."""
-        if not any(entry.lost for entry in self.journal.on_the_engine()):
+        if not self.journal.has_lost():
             self.waits_since = time.monotonic()
 
     def _look_around(self) -> float:

@@ -99,6 +99,10 @@ class Journal:
         """Return the folders on the host."""
         return [entry for entry in self.entries if not entry.kind]
 
+    def has_lost(self) -> bool:
+        """Say whether docker gave no answer about something."""
+        return any(entry.lost for entry in self.on_the_engine())
+
     def lose_unanswered(self) -> None:
         """Take what the engine has not answered about for what may still come."""
         for entry in self.on_the_engine():

@@ -30,6 +30,7 @@ from claude_bottle.lib.journal import Journal
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
 POLL_SECONDS = 0.05
+UNSEEN_SECONDS = 30.0  # how long it looks for what was asked for just before the launcher was killed
 PATIENCE_SECONDS = 600.0  # how long it tries to remove what the launcher could not
 
 
@@ -145,14 +146,16 @@ def reap(launch: str, calls: int, patience: float) -> None:
     # A detached call holds the second pipe and may be half way through a create: it is left to finish. What else is
     # alive by then, a build or the session's client, is ended.
     await_calls(calls)
-    journal.lose_unanswered()  # also where the call has ended: its client may have been killed with the launcher
+    # A call that has ended may have been killed with the launcher, but most have had their answer.
+    late = patience if journal.has_lost() else min(patience, UNSEEN_SECONDS)
+    journal.lose_unanswered()
     end_children(journal, signal.SIGTERM)
     await_children(journal)
     end_children(journal, signal.SIGKILL)
     if journal.terminal:  # first: somebody sits in front of it
         terminal.restore_settings(journal.terminal)
     if journal.engine:
-        walk = cleanup.Teardown(journal.engine, journal, seconds=patience, late_seconds=patience, tries=math.inf)
+        walk = cleanup.Teardown(journal.engine, journal, seconds=patience, late_seconds=late, tries=math.inf)
         notes.leave(f"could not remove {title}: {why}" for title, why in walk.run().left.items())
 
 
