@@ -117,13 +117,13 @@ DECLARED = [
     Row(82, "bottle.files./usr/sbin", None, "0:0 755 folder"),
     Row(82, "bottle.files./usr/sbin/docker-init", None, "0:0 755 *"),
     Row(82, "bottle.session.mounts./usr/sbin/docker-init", None, "* ro,*"),
-    Row(82, "agent.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["*", "*"]'),
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     *(Row(43, f'{where}/pipelock.yaml.content.  - "github.com"', "1", "2") for where in ("sidecar files./etc", STAGE)),
 ]
 # Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
+    Row(82, "agent.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["*", "*"]'),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", None, '["claude-bottle-pipelock"]'),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.DNSNames", "*", '*"claude-bottle-pipelock"*'),
