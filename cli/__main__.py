@@ -19,7 +19,7 @@ package = types.ModuleType("claude_bottle")  # in a bare checkout nothing else p
 package.__path__ = [__file__.rpartition("/cli/")[0]]
 sys.modules["claude_bottle"] = package
 
-from claude_bottle.lib.process import standard_descriptors  # noqa: E402
+from claude_bottle.lib.host.process import standard_descriptors  # noqa: E402
 
 standard_descriptors()
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import click
 from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import env, log, notes, process, wait
+from claude_bottle.lib import env, log
 from claude_bottle.lib.errors import BottleError, UsageError
-from claude_bottle.lib.report import report
+from claude_bottle.lib.host import process, wait
+from claude_bottle.lib.host.report import report
+from claude_bottle.lib.teardown import notes
 
 LIST_USAGE = "list [agents|active]"
 START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] <agent> [-- <claude args>]"

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from claude_bottle.lib import docker, log, run, skills, tarstream
-from claude_bottle.lib.copying import copy_in
+from claude_bottle.lib import docker, log, skills
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import AGENT, IMAGE_LABEL
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.files.copying import copy_in
+from claude_bottle.lib.host import run
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL
+from claude_bottle.lib.teardown.journal import Journal
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
 VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is

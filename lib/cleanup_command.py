@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import inventory, log, terminal
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
-from claude_bottle.lib.inventory import CONTAINER, NETWORK, Item
+from claude_bottle.lib.host import terminal
+from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item
 
 
 def cleanup() -> int:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from claude_bottle.lib import log, run
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import CONTAINER, labels
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.host import run
+from claude_bottle.lib.teardown.inventory import CONTAINER, labels
+from claude_bottle.lib.teardown.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import run
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host import run
 
 DEFAULT_CONTEXT = "default"
 SHORTEST_SECONDS = 1.0

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from claude_bottle.lib import env, redact
+from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host import redact
 from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names
-from claude_bottle.lib.manifest_parse import EnvEntry
 from claude_bottle.lib.problems import fail_with, nearest
+from claude_bottle.lib.schema.manifest_parse import EnvEntry
 
 # What Claude Code takes for a login, and what makes it use another provider's.
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", env.TOKEN_NAME)

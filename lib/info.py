@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
-from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.problems import Gathered
+from claude_bottle.lib.schema.manifest_parse import SshEntry
 from claude_bottle.lib.summary import summarise
 
 

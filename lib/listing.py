@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import inventory, log
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import docker_require
-from claude_bottle.lib.inventory import CONTAINER, SIDECAR, Item
 from claude_bottle.lib.manifest import manifest_load
 from claude_bottle.lib.pipelock import pipelock_container_name
+from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR, Item
 
 
 def list_agents(cwd: str, home: str) -> int:

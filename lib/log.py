@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from claude_bottle.lib import wait
 from claude_bottle.lib.errors import BottleError, ReaderGone
+from claude_bottle.lib.host import wait
 
 PREFIX = "claude-bottle: "
 STDOUT = 1

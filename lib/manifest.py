@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from claude_bottle.lib import strict_json
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest_check import Checks
-from claude_bottle.lib.manifest_parse import Bottle, Sources, parse_agents, parse_bottles
-from claude_bottle.lib.manifest_words import FILE_NAME as FILE_NAME
 from claude_bottle.lib.problems import Gathered, fail_with, nearest
+from claude_bottle.lib.schema import strict_json
+from claude_bottle.lib.schema.manifest_check import Checks
+from claude_bottle.lib.schema.manifest_parse import Bottle, Sources, parse_agents, parse_bottles
+from claude_bottle.lib.schema.manifest_words import FILE_NAME as FILE_NAME
 
 MAX_BYTES = 16 * 1024 * 1024
 NO_SOURCES = Sources()

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import env, log, process, run, strict_json, terminal, wait
+from claude_bottle.lib import env, log
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host import process, run, terminal, wait
 from claude_bottle.lib.manifest import (
     FILE_NAME,
     Manifest,
@@ -21,6 +22,7 @@ from claude_bottle.lib.manifest import (
     manifest_read,
     manifest_require_agent,
 )
+from claude_bottle.lib.schema import strict_json
 
 DEFAULT_BOTTLE = "default"
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import EGRESS, INTERNAL, NETWORK, labels
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
+from claude_bottle.lib.teardown.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.

@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 
-from claude_bottle.lib import docker, log, pipelock_hosts, run, tarstream, wait
+from claude_bottle.lib import docker, log, pipelock_hosts
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.inventory import CONTAINER, SIDECAR
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR
+from claude_bottle.lib.teardown.journal import Journal
 
 CONFIG_PATH = "/etc/pipelock.yaml"
 HEALTHY_SECONDS = 30.0

@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
-from claude_bottle.lib.manifest_parse import SshEntry
-from claude_bottle.lib.manifest_words import is_address
 from claude_bottle.lib.problems import fail_with
+from claude_bottle.lib.schema.manifest_parse import SshEntry
+from claude_bottle.lib.schema.manifest_words import is_address
 
 DEFAULT_HOSTS = (
     "api.anthropic.com",

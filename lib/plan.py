@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from claude_bottle.lib import (
-    docker,
-    env,
-    env_resolve,
-    log,
-    manifest,
-    pipelock,
-    pipelock_hosts,
-    project,
-    skills,
-    slug,
-    ssh,
-    terminal,
-)
+from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.manifest_parse import EnvEntry, SshEntry
+from claude_bottle.lib.files import project
+from claude_bottle.lib.host import terminal
 from claude_bottle.lib.problems import Gathered
+from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.summary import Summary
 
 RESERVED = frozenset(docker.PROXY_NAMES)

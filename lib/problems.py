@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from claude_bottle.lib import wait
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.host import wait
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import docker, env_resolve, log, pipelock, run, terminal
+from claude_bottle.lib import docker, env_resolve, log, pipelock
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import SidecarLost
+from claude_bottle.lib.host import run, terminal
 from claude_bottle.lib.plan import Plan
 
 TERMINAL = "-it"

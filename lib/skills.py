@@ -6,8 +6,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from claude_bottle.lib import walk
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.files import walk
 from claude_bottle.lib.problems import fail_with
 
 

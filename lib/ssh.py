@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
-from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.problems import Gathered, fail_with
+from claude_bottle.lib.schema.manifest_parse import SshEntry
 from claude_bottle.lib.ssh_key import ssh_read_key
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from claude_bottle.lib import docker, log, ssh, ssh_key, wait
+from claude_bottle.lib import docker, log, ssh, ssh_key
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest_parse import SshEntry
+from claude_bottle.lib.host import wait
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.schema.manifest_parse import SshEntry
 
 AGENT_SOCKET = "/run/claude-bottle-agent.sock"
 PUBLIC_SOCKET = "/run/claude-bottle-agent-public.sock"

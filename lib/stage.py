@@ -12,8 +12,8 @@ from pathlib import Path
 
 from claude_bottle.lib import env_resolve, log
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.journal import STAGE, Journal
 from claude_bottle.lib.plan import RESERVED, Plan
+from claude_bottle.lib.teardown.journal import STAGE, Journal
 
 _TAIL = string.ascii_letters + string.digits
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import cleanup, env_resolve, log, plan, run, session, stage, steps, terminal, wait
+from claude_bottle.lib import env_resolve, log, plan, session, stage, steps
 from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.journal import new_launch
-from claude_bottle.lib.reaper import PATIENCE_SECONDS, Reaper
+from claude_bottle.lib.host import run, terminal, wait
+from claude_bottle.lib.teardown import cleanup
+from claude_bottle.lib.teardown.journal import new_launch
+from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
 def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, env, log, network, pipelock, run, ssh_setup, wait, workspace
+from claude_bottle.lib import docker, env, log, network, pipelock, ssh_setup
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.files import workspace
+from claude_bottle.lib.host import run, wait
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.teardown.journal import Journal
 
 
 @dataclass(frozen=True)

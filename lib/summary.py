@@ -15,13 +15,13 @@ from claude_bottle.lib.manifest import (
     manifest_env_names,
     manifest_prompt_summary,
 )
-from claude_bottle.lib.manifest_parse import SshEntry
 from claude_bottle.lib.pipelock_hosts import (
     allowed_hosts,
     listed_hosts,
     pipelock_allowlist_summary,
     private_hosts,
 )
+from claude_bottle.lib.schema.manifest_parse import SshEntry
 
 
 @dataclass(frozen=True)

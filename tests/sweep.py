@@ -29,7 +29,9 @@ BOUNDS = {"query": 1.0, "change": 1.5, "silent": 2.0, "teardown": 6.0, "late": 2
 PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
-from claude_bottle.lib import cleanup, engine, reaper, run
+from claude_bottle.lib import engine
+from claude_bottle.lib.host import run
+from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}
 run.SILENT_SECONDS = {silent}
 engine.Engine.capture.__kwdefaults__["seconds"] = {change}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -79,18 +80,45 @@ def test_the_page_names_every_module() -> None:
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
+def levels() -> dict[str, int]:
+    """Return the page's picture: on which line each module stands."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^ {4} ?(\d+)  (.+)$", page, re.MULTILINE)
+    return {name: int(level) for level, names in rows for name in names.split()}
+
+
+def test_a_module_imports_from_below_its_own_level_only() -> None:
+    drawn = levels()
+    names = {path.relative_to(ROOT).with_suffix("").as_posix().removeprefix("lib/"): path for path in MODULES}
+    assert set(drawn) == set(names)
+    upwards = []
+    for name, path in names.items():
+        origins = {origin.removeprefix("claude_bottle.") for origin in Origins(path.read_text("utf-8")).imports}
+        for other in names.keys() - {name}:
+            dotted = other.replace("/", ".") if other.startswith("cli/") else f"lib.{other.replace('/', '.')}"
+            if under(origins, {dotted}) and drawn[other] >= drawn[name]:
+                upwards.append(f"{name} imports {other}")
+    assert upwards == []
+
+
 def test_processes_start_in_one_module() -> None:
-    assert where({"plumbum"}) == {"lib/run.py"}
-    assert where(STARTERS) == {"lib/run.py"}
-    assert not under(Origins(Path(ROOT, "lib", "run.py").read_text()).calls, STARTERS)  # there too plumbum starts them
+    assert where({"plumbum"}) == {"lib/host/run.py"}
+    assert where(STARTERS) == {"lib/host/run.py"}
+    assert not under(
+        Origins(Path(ROOT, "lib", "host", "run.py").read_text()).calls, STARTERS
+    )  # there too plumbum starts them
     assert where(DISGUISES) == set()
 
 
 def test_one_module_writes_and_one_place_ends_the_program() -> None:
     assert where(WRITERS) == set()
-    assert where({"os.write"}) == {"lib/log.py", "lib/run.py", "lib/reaper.py"}  # the two feed a process they started
+    assert where({"os.write"}) == {
+        "lib/log.py",
+        "lib/host/run.py",
+        "lib/teardown/reaper.py",
+    }  # the two feed a process they started
     assert where(ENDERS) == {"cli/main.py", "cli/__main__.py"}
 
 
 def test_one_module_blocks() -> None:
-    assert where(BLOCKERS) <= {"lib/wait.py", "lib/log.py"}
+    assert where(BLOCKERS) <= {"lib/host/wait.py", "lib/log.py"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import cleanup
 from claude_bottle.lib.engine import Engine, engine_find
-from claude_bottle.lib.inventory import AGENT, INTERNAL, Owner
-from claude_bottle.lib.journal import STAGE, Entry, Journal
+from claude_bottle.lib.teardown import cleanup
+from claude_bottle.lib.teardown.inventory import AGENT, INTERNAL, Owner
+from claude_bottle.lib.teardown.journal import STAGE, Entry, Journal
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from claude_bottle.lib import dockerignore
+from claude_bottle.lib.files import dockerignore
 
 CASES = [
     ("*.md", "a.md", True),

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import env_resolve, pipelock_hosts, problems, schema_check, ssh, ssh_setup, strict_json, wait
+from claude_bottle.lib import env_resolve, pipelock_hosts, problems, ssh, ssh_setup
 from claude_bottle.lib import manifest as manifests
 from claude_bottle.lib.errors import BottleError, Interrupted
+from claude_bottle.lib.host import wait
 from claude_bottle.lib.manifest import Manifest
+from claude_bottle.lib.schema import schema_check, strict_json
 
 ENTRY = {"Host": "forge", "IdentityFile": "id", "Hostname": "git.example.org", "User": "git", "Port": 22}
 MANY = 30_000

@@ -128,7 +128,7 @@ class Mac(Run):
         """Return what was wanted from /proc; this many processes of ours must have been without it."""
         lines = self.notes.read_text().splitlines()
         assert len([line for line in lines if line.startswith("began ")]) == processes, lines
-        assert processes == 1 or "/lib/reaper.py " in lines[1]
+        assert processes == 1 or "/lib/teardown/reaper.py " in lines[1]
         return [line for line in lines if not line.startswith("began ")]
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import process, wait
+from claude_bottle.lib.host import process, wait
 
 from tests.conftest import ROOT
 from tests.sweep import Run, until, wrong_words
@@ -58,7 +58,9 @@ def test_a_process_that_forbids_cores_is_not_dumpable_and_its_child_is() -> None
         f"look = 'import ctypes; print(ctypes.CDLL(None).prctl({PR_GET_DUMPABLE}))';"
         "exec(look); sys.stdout.flush(); subprocess.run([sys.executable, '-c', look])"
     )
-    done = subprocess.run([sys.executable, "-c", code, ROOT / "lib"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROOT / "lib" / "host"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["0", "1"]
     assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE) == 1  # the tests' own process is left alone
 
@@ -118,7 +120,7 @@ def test_no_descriptor_left_is_one_clear_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys, types; package = types.ModuleType('claude_bottle'); package.__path__ = [sys.argv[1]];"
         "sys.modules['claude_bottle'] = package; from claude_bottle.cli.main import main;"
-        "from claude_bottle.lib import run, listing, docker; run.load();"
+        "from claude_bottle.lib import listing, docker; from claude_bottle.lib.host import run; run.load();"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)); sys.exit(main('cli.sh', ['list', 'active']))"
     )
     bottle = Run(tmp_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import git_index, project
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.files import git_index, project
 
 from tests.sweep import Run
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.terminal import _HiddenLine
+from claude_bottle.lib.host.terminal import _HiddenLine
 
 from tests.sweep import TOKEN, Run, until
 from tests.terminal import Terminal

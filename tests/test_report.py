@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import redact
+from claude_bottle.lib.host import redact
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run

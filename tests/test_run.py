@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from claude_bottle.lib import run
 from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host import run
 
 from .sweep import Run, gone
 from .test_cleanup import fake_docker

@@ -101,7 +101,9 @@ def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.S
     fault = run.fake.fault("sidecar create", mode="pause", when="after")
     child = run.begin()
     run.fake.wait_for_pause(fault, 30)
-    listed = subprocess.run(["pgrep", "-P", str(child.pid), "-f", "lib/reaper.py"], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["pgrep", "-P", str(child.pid), "-f", "lib/teardown/reaper.py"], capture_output=True, text=True
+    )
     reaper = int(listed.stdout)
     child.send_signal(signal.SIGKILL)
     os.kill(reaper, number)

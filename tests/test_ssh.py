@@ -12,7 +12,7 @@ import pytest
 from claude_bottle.lib import ssh, ssh_setup
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest
-from claude_bottle.lib.manifest_parse import SshEntry
+from claude_bottle.lib.schema.manifest_parse import SshEntry
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import tarstream
+from claude_bottle.lib.files import tarstream
 
 LONG = "/".join(["a-folder-whose-name-is-not-short-at-all"] * 8)
 BYTES = os.fsdecode(b"not-utf-8-\xff")

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import copying, tarstream, wait, walk
 from claude_bottle.lib.errors import Interrupted
+from claude_bottle.lib.files import copying, tarstream, walk
+from claude_bottle.lib.host import wait
 
 from tests.deep import DEPTH, deep_folder
 

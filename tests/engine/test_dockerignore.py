@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import project, tarstream
+from claude_bottle.lib.files import project, tarstream
 
 from . import inventory
 from .conftest import docker

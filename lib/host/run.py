@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
-from claude_bottle.lib import log, wait
+from claude_bottle.lib import log
 from claude_bottle.lib.env import TOKEN_VARIABLE
+from claude_bottle.lib.host import wait
 
 QUERY_SECONDS = 10.0
 CHANGE_SECONDS = 60.0

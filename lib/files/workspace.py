@@ -6,11 +6,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from claude_bottle.lib import docker, log, run, tarstream
-from claude_bottle.lib.copying import copy_in
+from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.files.copying import copy_in
+from claude_bottle.lib.files.project import GIT, IGNORE, Project, left_out
+from claude_bottle.lib.host import run
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.project import GIT, IGNORE, Project, left_out
 
 # Nothing of the repository's own may run for this.
 _GIT_VARIABLES = ("GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")

@@ -9,11 +9,13 @@ import signal
 import time
 from dataclasses import dataclass, field
 
-from claude_bottle.lib import inventory, log, terminal, wait
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, Interrupted
-from claude_bottle.lib.inventory import CONTAINER, NETWORK, ROLES, Item
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.host import terminal, wait
+from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
+from claude_bottle.lib.teardown.journal import Journal
 
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
 LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from claude_bottle.lib import wait
+from claude_bottle.lib.host import wait
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 

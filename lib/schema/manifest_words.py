@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from claude_bottle.lib import schema_check
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.problems import UnseenByShell, nearest
-from claude_bottle.lib.schema_check import Fault, Place, UnknownKey
+from claude_bottle.lib.schema import schema_check
+from claude_bottle.lib.schema.schema_check import Fault, Place, UnknownKey
 
 FILE_NAME = "claude-bottle.json"
 

@@ -11,9 +11,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from claude_bottle.lib import dockerignore, git_index
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.walk import plain_file
+from claude_bottle.lib.files import dockerignore, git_index
+from claude_bottle.lib.files.walk import plain_file
 
 IGNORE = ".dockerignore"
 GIT = ".git"

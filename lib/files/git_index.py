@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from claude_bottle.lib import wait
+from claude_bottle.lib.host import wait
 
 _STAGE, _EXTENDED = 0x3000, 0x4000
 _SKIP_WORKTREE = 0x4000  # of the extended flags

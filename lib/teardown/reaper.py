@@ -19,13 +19,14 @@ from pathlib import Path
 
 if __name__ == "__main__":  # run by path: make the package known, as cli/__main__.py does
     package = types.ModuleType("claude_bottle")
-    package.__path__ = [str(Path(__file__).resolve().parent.parent)]
+    package.__path__ = [str(Path(__file__).resolve().parents[2])]
     sys.modules["claude_bottle"] = package
 
-from claude_bottle.lib import cleanup, notes, process, run, terminal, wait
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.inventory import Owner, owner_here
-from claude_bottle.lib.journal import Journal
+from claude_bottle.lib.host import process, run, terminal, wait
+from claude_bottle.lib.teardown import cleanup, notes
+from claude_bottle.lib.teardown.inventory import Owner, owner_here
+from claude_bottle.lib.teardown.journal import Journal
 
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0

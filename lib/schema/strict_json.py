@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from claude_bottle.lib import wait
+from claude_bottle.lib.host import wait
 
 MAX_DEPTH = 256  # jq's; more is no manifest, and would exhaust the interpreter's stack
 _HUGE = 10**4000

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from claude_bottle.lib import schema_check, wait
-from claude_bottle.lib.manifest_words import FILE_NAME
-from claude_bottle.lib.schema_check import Place
+from claude_bottle.lib.host import wait
+from claude_bottle.lib.schema import schema_check
+from claude_bottle.lib.schema.manifest_words import FILE_NAME
+from claude_bottle.lib.schema.schema_check import Place
 
 SSH_FIELDS = ("Host", "IdentityFile", "Hostname", "User", "Port")  # required, in the shell's order
 _HOST_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)

@@ -10,7 +10,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from claude_bottle.lib.walk import Choose, Entry, everything, named, plain_file, walk
+from claude_bottle.lib.files.walk import Choose, Entry, everything, named, plain_file, walk
 
 CHUNK = 1 << 16
 NODE_ID = 1000  # `node` in the image (contract section 10)

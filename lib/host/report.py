@@ -12,7 +12,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError, Declined, DockerError, Interrupted, ReaderGone, UsageError
 
 INTERNAL_STATUS = 70
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEFECT = "this is a defect of claude-bottle; please report it with "
 
 
@@ -39,7 +39,7 @@ def report(problem: BaseException, program: str) -> int:
 
 
 def _internal_error(problem: BaseException) -> int:
-    from claude_bottle.lib.redact import redact  # what follows is for a case that never comes
+    from claude_bottle.lib.host.redact import redact  # what follows is for a case that never comes
 
     log.log_error(redact(f"internal error: {_place(problem)}: {type(problem).__name__}: {problem}"))
     path = ""
@@ -64,7 +64,7 @@ def _details(problem: BaseException) -> Iterator[str]:
     import platform
     import traceback
 
-    from claude_bottle.lib import run
+    from claude_bottle.lib.host import run
 
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield ", ".join(f"{name} {_version(name)}" for name in ("claude-bottle", "plumbum", "click", "jsonschema"))
@@ -85,7 +85,7 @@ def _write_file(text: str) -> str:
     """Write a report and return its path, an empty text where there is no place for it."""
     import time
 
-    from claude_bottle.lib.state import state_folder, state_write
+    from claude_bottle.lib.host.state import state_folder, state_write
 
     folder = state_folder(os.environ)
     if folder is None:

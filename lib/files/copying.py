@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-from claude_bottle.lib import log, run, tarstream
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.host import run
 
 QUIET_SECONDS = 2.0
 EVERY_SECONDS = 3.0

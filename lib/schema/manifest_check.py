@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from claude_bottle.lib import schema_check
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.manifest_parse import SSH_FIELDS, Sources, as_list, as_object, as_word
-from claude_bottle.lib.manifest_words import fault_error, fault_warning, host_error, unknown_warning
-from claude_bottle.lib.schema_check import Fault, Place
+from claude_bottle.lib.schema import schema_check
+from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, Sources, as_list, as_object, as_word
+from claude_bottle.lib.schema.manifest_words import fault_error, fault_warning, host_error, unknown_warning
+from claude_bottle.lib.schema.schema_check import Fault, Place
 
 
 class Checks:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import wait
+from claude_bottle.lib.host import wait
 
 Place = tuple[str | int, ...]
 
@@ -60,7 +60,7 @@ class UnknownKey:
 
 @cache
 def _schema() -> Any:
-    return json.loads(Path(__file__).with_name("schema").joinpath("claude-bottle.schema.json").read_bytes())
+    return json.loads(Path(__file__).with_name("claude-bottle.schema.json").read_bytes())
 
 
 def json_path(place: Place) -> str:

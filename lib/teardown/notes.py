@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from claude_bottle.lib import log
-from claude_bottle.lib.state import state_folder, state_write
+from claude_bottle.lib.host.state import state_folder, state_write
 
 LONGEST = 65536  # bytes of one note
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle.lib import log, run
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.host import run
 
 PREFIX = "claude-bottle."
 CONTAINER = "container"

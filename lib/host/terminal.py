@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from claude_bottle.lib import log, wait
+from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError, Declined
+from claude_bottle.lib.host import wait
 
 YES = ("y", "Y", "yes", "YES")
 PASTE_SECONDS = 0.1  # within which the rest of a paste comes

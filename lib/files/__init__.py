@@ -1,0 +1,1 @@
+"""The host's files on their way into a bottle."""

@@ -1,0 +1,1 @@
+"""What a manifest may hold: reading, parsing and checking it."""

@@ -1,0 +1,1 @@
+"""What a launch has made, and how all of it goes."""
