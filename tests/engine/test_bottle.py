@@ -19,6 +19,7 @@ from tests.checkout import clone
 from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
 
 IMAGE = f"cb-shell-{os.getpid()}"
+BASE = f"{IMAGE}-base"  # every start of every checkout moves the usual tag
 STEERED = "/tmp/steered"
 CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 PROGRAMS = ("sh", "rm", "env", "cat", "mkdir", "chmod", "seq", "socat", "ssh-agent", "ssh-add", "perl")
@@ -40,12 +41,12 @@ def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
         tag: of the image.
         lines: of the Dockerfile, run as root.
     """
-    docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
+    docker("build", "-q", "-t", BASE, str(ROOT))
     clone(folder)
     (folder / ".venv-run").symlink_to(ROOT / ".venv-run")
     client = " ".join(map(shlex.quote, CLIENT.splitlines()))
     (folder / "Dockerfile").write_text(
-        "FROM claude-bottle:latest\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
+        f"FROM {BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
         f" printf '%s\\n' {client} >claude && chmod 755 claude &&"
         " mkdir -p /home/node/.claude/skills/review && chown node /home/node/.claude/skills/review\n" + lines
     )
@@ -56,7 +57,7 @@ def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield checkout(tmp_path_factory.mktemp("checkout") / "clone", IMAGE)
-    docker("rmi", "-f", IMAGE)
+    docker("rmi", "-f", IMAGE, BASE)
 
 
 @pytest.fixture
