@@ -19,6 +19,7 @@ from tests.checkout import clone
 from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
 
 IMAGE = f"cb-shell-{os.getpid()}"
+PROXIED = f"{IMAGE}-proxied"
 BASE = f"{IMAGE}-base"  # every start of every checkout moves the usual tag
 STEERED = "/tmp/steered"
 CLIENT = "#!/bin/sh\nexec /bin/sh\n"
@@ -176,6 +177,13 @@ FOUND = (shutil.which("docker", path=folder) for folder in os.get_exec_path())
 CLIENTS = sorted({os.path.realpath(client) for client in FOUND if client})
 
 
+@pytest.fixture
+def proxied() -> Iterator[None]:
+    yield
+    docker("rmi", "-f", PROXIED)
+
+
+@pytest.mark.usefixtures("proxied")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_docker_clients_proxies_stay_outside(shell: Desk, tmp_path: Path, client: str) -> None:
     config = tmp_path / "config"
@@ -186,6 +194,7 @@ def test_the_docker_clients_proxies_stay_outside(shell: Desk, tmp_path: Path, cl
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").symlink_to(client)
     shell.env |= {"DOCKER_CONFIG": str(config), "PATH": f"{tmp_path / 'bin'}:{shell.env['PATH']}"}
+    shell.env["CLAUDE_BOTTLE_IMAGE"] = PROXIED  # build arguments make another image
     with session(shell) as child:
         boxes = docker("inspect", container("agent")), docker("inspect", container("sidecar"))
         assert all("passw0rd" not in box for box in boxes)
