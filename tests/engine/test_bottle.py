@@ -19,6 +19,8 @@ from tests.checkout import clone
 from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
 
 IMAGE = f"cb-shell-{os.getpid()}"
+PROXIED = f"{IMAGE}-proxied"
+BASE = f"{IMAGE}-base"  # every start of every checkout moves the usual tag
 STEERED = "/tmp/steered"
 CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 PROGRAMS = ("sh", "rm", "env", "cat", "mkdir", "chmod", "seq", "socat", "ssh-agent", "ssh-add", "perl")
@@ -40,12 +42,12 @@ def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
         tag: of the image.
         lines: of the Dockerfile, run as root.
     """
-    docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
+    docker("build", "-q", "-t", BASE, str(ROOT))
     clone(folder)
     (folder / ".venv-run").symlink_to(ROOT / ".venv-run")
     client = " ".join(map(shlex.quote, CLIENT.splitlines()))
     (folder / "Dockerfile").write_text(
-        "FROM claude-bottle:latest\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
+        f"FROM {BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
         f" printf '%s\\n' {client} >claude && chmod 755 claude &&"
         " mkdir -p /home/node/.claude/skills/review && chown node /home/node/.claude/skills/review\n" + lines
     )
@@ -56,7 +58,7 @@ def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield checkout(tmp_path_factory.mktemp("checkout") / "clone", IMAGE)
-    docker("rmi", "-f", IMAGE)
+    docker("rmi", "-f", IMAGE, BASE)
 
 
 @pytest.fixture
@@ -175,6 +177,13 @@ FOUND = (shutil.which("docker", path=folder) for folder in os.get_exec_path())
 CLIENTS = sorted({os.path.realpath(client) for client in FOUND if client})
 
 
+@pytest.fixture
+def proxied() -> Iterator[None]:
+    yield
+    docker("rmi", "-f", PROXIED)
+
+
+@pytest.mark.usefixtures("proxied")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_docker_clients_proxies_stay_outside(shell: Desk, tmp_path: Path, client: str) -> None:
     config = tmp_path / "config"
@@ -185,6 +194,7 @@ def test_the_docker_clients_proxies_stay_outside(shell: Desk, tmp_path: Path, cl
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").symlink_to(client)
     shell.env |= {"DOCKER_CONFIG": str(config), "PATH": f"{tmp_path / 'bin'}:{shell.env['PATH']}"}
+    shell.env["CLAUDE_BOTTLE_IMAGE"] = PROXIED  # build arguments make another image
     with session(shell) as child:
         boxes = docker("inspect", container("agent")), docker("inspect", container("sidecar"))
         assert all("passw0rd" not in box for box in boxes)
