@@ -151,7 +151,8 @@ class FakeDocker(FakeEngine):
         Returns:
             The fault's number, for `wait_for_pause` and `release`.
         """
-        head, _, text = spec.partition(": ")
+        head, told, words = spec.partition(": ")
+        text = words if told else None  # not even an empty line
         name, _, occurrence = head.partition("#")
         object_, _, verb = name.partition(" ")
         fault = {"object": object_, "verb": verb, "stderr": text, "mode": mode, "status": status, "when": when}

@@ -34,7 +34,7 @@ from claude_bottle.lib.host import run
 from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}
 run.SILENT_SECONDS = {silent}
-engine.Engine.capture.__kwdefaults__["seconds"] = {change}
+engine.Engine.capture.__kwdefaults__["seconds"] = run.CHANGE_SECONDS = {change}
 cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main

@@ -16,9 +16,7 @@ QUIET_SECONDS = 2.0
 EVERY_SECONDS = 3.0
 
 
-def copy_in(
-    engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float = run.CHANGE_SECONDS
-) -> None:
+def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float | None = None) -> None:
     """Unpack a tar stream in a container's root folder.
 
     Args:
@@ -26,7 +24,7 @@ def copy_in(
         what: begins the error line.
         container: its id.
         pieces: of the stream, without its end; their paths begin without a slash.
-        seconds: the longest that the engine may take nothing and say nothing.
+        seconds: the longest that the engine may take nothing and say nothing, if not as for any change.
 
     Raises:
         BottleError: a file cannot be read, or docker refused.
@@ -39,7 +37,7 @@ def copy_in(
 
     words, data = ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream()))
     try:
-        result = engine.capture(words, stdin=data, seconds=seconds, interruptible=True)
+        result = engine.capture(words, stdin=data, seconds=seconds or run.CHANGE_SECONDS, interruptible=True)
     except OSError as problem:
         raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
     if not result.ok:

@@ -7,6 +7,7 @@ docker says it has removed, and what a look-up by id does not find.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ class Item:
 
 def process_mark(pid: int) -> str:
     """Return a process's pid, and its start time in clock ticks since the boot where that can be told."""
+    if sys.platform != "linux":
+        return str(pid)
     try:
         # The name, in brackets, may hold blanks.
         start = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
@@ -96,11 +99,14 @@ def owner_here(launch: str, reaper: int) -> Owner:
         launch: names the launch.
         reaper: pid of the reaper.
     """
+    return Owner(launch, os.uname().nodename, _boot(), process_mark(os.getpid()), process_mark(reaper))
+
+
+def _boot() -> str:
     try:
-        boot = Path(_BOOT_ID).read_text().strip()
+        return Path(_BOOT_ID).read_text().strip() if sys.platform == "linux" else ""
     except OSError:
-        boot = ""
-    return Owner(launch, os.uname().nodename, boot, process_mark(os.getpid()), process_mark(reaper))
+        return ""
 
 
 def labels(owner: Owner, slug: str, role: str) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_patch_for_hints_may_only_add_lines(tmp_path: Path) -> None:
 
 def test_a_users_own_manifest_is_tried_with_their_skills_keys_and_variables(tmp_path: Path) -> None:
     (tmp_path / ".claude" / "skills" / "review").mkdir(parents=True)
-    (tmp_path / "key").touch()
+    (tmp_path / "key").write_text("a key\n")
     ssh = {"Host": "g", "IdentityFile": "~/key", "Hostname": "git.example.org", "User": "git", "Port": 22}
     bottle = {"env": {"A": "${MY_OWN}", "S": "?one", "T": "?"}, "ssh": [ssh]}
     manifest = {"bottles": {"b": bottle}, "agents": {"a": {"bottle": "b", "skills": ["review"]}}}
