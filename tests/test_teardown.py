@@ -249,6 +249,7 @@ def test_other_signals_do_not_cut_a_hung_teardown_short(hung: tuple[Bottle, Term
     terminal.child.send_signal(number)
     assert terminal.child.poll() is None and BACKGROUND not in terminal.said
     terminal.type("\x03")
+    terminal.until("; Ctrl-C leaves the rest to the background")
     terminal.type("\x03")
     assert terminal.wait() == 128 + number, terminal.said
 

@@ -69,6 +69,7 @@ class Teardown:
         self.doing = ""
         self.waits_since = self.began
         self.talked = False
+        self.pressed = 0
         self.signals = wait.signals_seen()
         self.left: dict[str, str] = {}
         self.unanswered = False
@@ -193,11 +194,12 @@ class Teardown:
         pressed = wait.signals_seen()[len(self.signals) :].count(signal.SIGINT)
         if pressed > (not self.signals):
             raise Interrupted(signal.SIGINT)
-        if self.talked:
-            return math.inf
-        if not pressed and time.monotonic() < self.waits_since + TALK_SECONDS:
-            return self.waits_since + TALK_SECONDS
-        self.talked = True
+        if pressed == self.pressed:
+            if self.talked:
+                return math.inf
+            if time.monotonic() < self.waits_since + TALK_SECONDS:
+                return self.waits_since + TALK_SECONDS
+        self.talked, self.pressed = True, pressed
         most = self.until - time.monotonic()
         keys = "Ctrl-C" if self.signals or pressed else "Ctrl-C twice"
         log.log_info(f"still {self.doing}; {most:.0f} s more at most; {keys} leaves the rest to the background")
