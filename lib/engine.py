@@ -54,6 +54,11 @@ class Engine:
         """How it is reached, for a message."""
         return self.host or f"context '{self.context}'"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its host is, as far as can be told, this machine."""
+        return self.host.startswith("unix://") if self.host else self.context == DEFAULT_CONTEXT
+
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a call."""
         pinned = {

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.subnets import host_routes, subnets
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.
 SEALED = ("--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true")
+_OPTIONS = {INTERNAL: SEALED, EGRESS: ()}
+OVERLAP = "Pool overlaps with other one on this address space"
 
 
 def network_name_for_slug(slug: str) -> str:
@@ -25,59 +30,75 @@ def network_egress_name_for_slug(slug: str) -> str:
     return f"claude-bottle-egress-{slug}"
 
 
-def network_create_internal(engine: Engine, journal: Journal, slug: str) -> str:
+@dataclass(frozen=True)
+class Network:
+    """A network that was made: its id, since names can be ambiguous, its name, and its addresses."""
+
+    identity: str
+    name: str
+    subnet: IPv4Network
+
+
+def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Network:
     """Create the network that the bottle sits on (shell: network_create_internal).
 
-    Returns:
-        Its id: names of networks can be ambiguous.
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        slug: of the agent.
+        pool: the block that its subnet is cut from.
 
     Raises:
-        BottleError: docker refused, or every name is taken.
+        BottleError: docker refused, every name is taken, or the block has no room.
     """
-    return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), SEALED)
+    return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), pool)
 
 
-def network_create_egress(engine: Engine, journal: Journal, slug: str) -> str:
+def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Network:
     """Create the network that the sidecar reaches out through (shell: network_create_egress).
 
-    Returns:
-        Its id.
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        slug: of the agent.
+        pool: the block that its subnet is cut from.
 
     Raises:
-        BottleError: docker refused, or every name is taken.
+        BottleError: docker refused, every name is taken, or the block has no room.
     """
-    return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), ())
+    return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), pool)
 
 
-def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, options: Sequence[str]) -> str:
+def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network) -> Network:
+    taken = host_routes() if engine.is_local else []
+    words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        if docker.docker_exists(engine, NETWORK, name):
-            continue
-        log.log_info(f"creating network {name}")
-        marks = labels(journal.owner, slug, role)
-        words = ["network", "create", "--ipv6=false", *options, *marks, name]
-        made = docker.create(engine, journal, role, name, words)
-        if made.ok:
-            identity = made.text.strip()
-            if _is_first_of_its_name(engine, name, identity):
-                return identity
-            docker.docker_step(engine, "docker network rm", ["network", "rm", identity])
-        elif "already exists" not in made.failure:
-            raise DockerError(f"docker network create failed: {made.failure}", _help(made.failure))
+        made = _on_a_free_subnet(engine, journal, role, name, words, list(subnets(pool, name, taken)))
+        if made:
+            return made
     raise BottleError(f"no free network name for '{base}'")
 
 
-def _help(failure: str) -> list[str]:
-    if "address pool" in failure:
-        return ["every bottle needs two networks; remove unused ones with: docker network prune"]
-    return []
+def _on_a_free_subnet(
+    engine: Engine, journal: Journal, role: str, name: str, words: list[str], order: list[IPv4Network]
+) -> Network | None:
+    """Return the network, or None where its name is taken: the create call is the arbiter of both.
 
-
-def _is_first_of_its_name(engine: Engine, name: str, identity: str) -> bool:
-    """Say whether a network keeps its name: engines give two creates of one moment the same, and the older has it."""
-    same = engine.query(["network", "ls", "-q", "--no-trunc", "--filter", f"name=^{name}$"]).text.split()
-    if len(same) < 2:
-        return True
-    ages = engine.query(["network", "inspect", "--format", "{{.Created}} {{.Id}}", *same]).text.splitlines()
-    return not ages or min(ages).endswith(identity)
+    Of two creates of one name and moment an engine may refuse neither, but it gives their common subnet to one only.
+    """
+    for subnet in order:
+        made = docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
+        if made.ok:
+            log.log_info(f"creating network {name}")
+            return Network(made.text.strip(), name, subnet)
+        if "already exists" in made.failure:
+            return None
+        if OVERLAP not in made.failure:
+            log.log_info(f"creating network {name}")
+            raise DockerError(f"docker network create failed: {made.failure}")
+        if subnet == order[0] and docker.docker_exists(engine, NETWORK, name):
+            return None
+    log.log_info(f"creating network {name}")
+    reason = f"no free subnet for network '{name}': all of the {len(order)} that were tried are in use"
+    raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])

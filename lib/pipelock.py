@@ -11,6 +11,8 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.network import Network
+from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -130,7 +132,7 @@ def pipelock_pull(engine: Engine, image: str) -> None:
 
 
 def pipelock_create(
-    engine: Engine, journal: Journal, slug: str, network: str, image: str, port: str
+    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str
 ) -> tuple[str, str]:
     """Create the sidecar under the first free name.
 
@@ -140,7 +142,17 @@ def pipelock_create(
     Raises:
         BottleError: docker refused, or every name is taken.
     """
-    words = ["--network", network, "--network-alias", ALIAS, "--pull", "never", image]
+    words = [
+        "--network",
+        network.identity,
+        "--ip",
+        sidecar_address(network.subnet),
+        "--network-alias",
+        ALIAS,
+        "--pull",
+        "never",
+        image,
+    ]
     words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
         if docker.docker_exists(engine, CONTAINER, name):
@@ -154,13 +166,13 @@ def pipelock_create(
     raise AssertionError("container_names ends with an error")
 
 
-def pipelock_start(engine: Engine, sidecar: str, egress: str, yaml: str, port: str) -> None:
+def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str, port: str) -> None:
     """Configure, connect and start the sidecar, and wait until it is healthy (shell: pipelock_start).
 
     Args:
         engine: to ask.
         sidecar: its id.
-        egress: the egress network's id.
+        egress: the egress network.
         yaml: its configuration.
         port: where it listens.
 
@@ -170,7 +182,9 @@ def pipelock_start(engine: Engine, sidecar: str, egress: str, yaml: str, port: s
     """
     config = [*tarstream.member("pipelock.yaml", log.encode(yaml), owner=0), tarstream.END]
     docker.docker_step(engine, "pipelock: docker cp", ["cp", "-", f"{sidecar}:/etc"], config)
-    docker.docker_step(engine, "pipelock: docker network connect", ["network", "connect", egress, sidecar])
+    address = ("--ip", sidecar_address(egress.subnet))
+    connect = ["network", "connect", *address, egress.identity, sidecar]
+    docker.docker_step(engine, "pipelock: docker network connect", connect)
     docker.docker_step(engine, "pipelock: docker start", ["start", sidecar])
     _await_health(engine, sidecar, port)
 

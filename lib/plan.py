@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
 from claude_bottle.lib.engine import Engine
@@ -11,6 +12,7 @@ from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
+from claude_bottle.lib.subnets import subnet_pool
 from claude_bottle.lib.summary import Summary
 
 RESERVED = frozenset(docker.PROXY_NAMES)
@@ -44,6 +46,7 @@ class Plan:
     request: Request
     settings: env.Settings
     cwd: str
+    subnet_pool: IPv4Network
     slug: str
     container: str
     bottle: str
@@ -119,6 +122,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
+    pool = subnet_pool(settings.subnet_pool)
     found = manifest.manifest_load(cwd, settings.host_home)
     agent = request.agent
     gathered = Gathered()
@@ -147,6 +151,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
         request=request,
         settings=settings,
         cwd=cwd,
+        subnet_pool=pool,
         slug=slugged,
         container=container,
         bottle=bottle,

@@ -16,7 +16,9 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import workspace
 from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.network import Network
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown.journal import Journal
 
 
@@ -44,7 +46,7 @@ class Step:
 
     needs: tuple[str, ...]
     makes: str
-    run: Callable[..., Made]
+    run: Callable[..., Made | Network]
 
 
 def build(launch: Launch) -> Made:
@@ -63,14 +65,16 @@ def build_workspace(launch: Launch, image: Made) -> Made:
     return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file), tag)
 
 
-def create_internal(launch: Launch) -> Made:
+def create_internal(launch: Launch) -> Network:
     """Make the bottle's own network."""
-    return Made(network.network_create_internal(launch.engine, launch.journal, launch.plan.slug))
+    plan = launch.plan
+    return network.network_create_internal(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
 
 
-def create_egress(launch: Launch) -> Made:
+def create_egress(launch: Launch) -> Network:
     """Make the sidecar's way out."""
-    return Made(network.network_create_egress(launch.engine, launch.journal, launch.plan.slug))
+    plan = launch.plan
+    return network.network_create_egress(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
 
 
 def pull_sidecar(launch: Launch) -> Made:
@@ -79,18 +83,18 @@ def pull_sidecar(launch: Launch) -> Made:
     return Made(launch.plan.settings.pipelock_image)
 
 
-def start_sidecar(launch: Launch, internal: Made, egress: Made, sidecar_image: Made) -> Made:
+def start_sidecar(launch: Launch, internal: Network, egress: Network, sidecar_image: Made) -> Made:
     """Have a healthy sidecar on both networks."""
     plan = launch.plan
     port = plan.settings.pipelock_port
     name, identity = pipelock.pipelock_create(
-        launch.engine, launch.journal, plan.slug, internal.identity, sidecar_image.identity, port
+        launch.engine, launch.journal, plan.slug, internal, sidecar_image.identity, port
     )
-    pipelock.pipelock_start(launch.engine, identity, egress.identity, plan.yaml, port)
+    pipelock.pipelock_start(launch.engine, identity, egress, plan.yaml, port)
     return Made(identity, name)
 
 
-def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) -> Made:
+def start_agent(launch: Launch, workspace: Made, internal: Network, sidecar: Made) -> Made:
     """Have a running bottle with everything in it, but no values yet."""
     made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
@@ -104,14 +108,15 @@ def start_agent(launch: Launch, workspace: Made, internal: Made, sidecar: Made) 
 def _try_agent(
     launch: Launch,
     workspace: Made,
-    internal: Made,
+    internal: Network,
     sidecar: Made,
     extra: Sequence[str],
     say: agent_container.Say,
 ) -> tuple[Made, run.Result]:
     plan = launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
-    options = [*agent_container.agent_options(plan, internal.identity, workspace.name), *extra]
+    address = ("--ip", agent_address(internal.subnet))
+    options = [*agent_container.agent_options(plan, internal.identity, workspace.name), *address, *extra]
     name, identity = agent_container.agent_create(
         launch.engine, launch.journal, plan, options, workspace.identity, proxy, say
     )
@@ -153,7 +158,7 @@ STEPS = (
 )
 
 
-def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Made]:
+def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Made | Network]:
     """Walk the steps in order; a pending signal stops the walk between two of them.
 
     Args:
@@ -167,7 +172,7 @@ def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Made]:
         BottleError: a step failed.
         Interrupted: a signal arrived.
     """
-    facts: dict[str, Made] = {}
+    facts: dict[str, Made | Network] = {}
     for step in steps:
         wait.check_signals()
         facts[step.makes] = step.run(launch, **{need: facts[need] for need in step.needs})

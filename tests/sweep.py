@@ -20,7 +20,13 @@ GROUPS = ("network", "container", "image")
 OTHER = {"claude-bottle.owner": "somebody-else", "claude-bottle.slug": "a"}
 SIBLING = {
     "containers": [{"name": "claude-bottle-a", "labels": {**OTHER, "claude-bottle.role": "agent"}}, {"name": "mine"}],
-    "networks": [{"name": "claude-bottle-net-a", "labels": {**OTHER, "claude-bottle.role": "internal"}}],
+    "networks": [
+        {
+            "name": "claude-bottle-net-a",
+            "subnet": "10.213.90.136/29",  # the first that is tried for the name
+            "labels": {**OTHER, "claude-bottle.role": "internal"},
+        }
+    ],
 }
 TOKEN = "a-token-that-is-nowhere-8812"
 WORKERS = 4

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from tests.sweep import Run
 
@@ -34,20 +31,3 @@ def test_another_failure_of_the_start_is_no_reason_to_try_again(tmp_path: Path) 
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (1, [])
     assert "error: docker run failed: no space left on device" in err
-
-
-@pytest.mark.parametrize(("when", "name"), [("before", "claude-bottle-net-a-3"), ("after", "claude-bottle-net-a-2")])
-def test_of_two_networks_of_one_name_and_moment_the_older_keeps_it(tmp_path: Path, when: str, name: str) -> None:
-    run = Run(tmp_path, same_names=True)  # an engine gives two creates of one moment the same name
-    fault = run.fake.fault("internal-network create#1", mode="pause", when=when)
-    child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
-    other = [run.fake.bin / "docker", "network", "create", "claude-bottle-net-a-2"]
-    theirs = subprocess.run(other, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    run.fake.release(fault)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 0, err
-    assert f"creating network {name}\n" in err
-    used = [argv[argv.index("--network") + 1] for argv in run.fake.argvs() if argv[0] == "create"]
-    assert theirs not in used and len(set(used)) == 1
-    assert [network["id"] for network in run.fake.networks() if network["name"] == "claude-bottle-net-a-2"] == [theirs]

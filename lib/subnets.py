@@ -1,0 +1,92 @@
+"""The addresses of a bottle's networks: a /29 each out of one private block, not out of the engine's own few.
+
+The order in which a block's subnets are tried follows from the network's name. So two starts that race for one name
+try the same subnet, which engines give away once only, while they may give one name twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import sys
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Network
+from itertools import islice
+from pathlib import Path
+
+from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
+from claude_bottle.lib.errors import BottleError
+
+PREFIX = 29
+SHORTEST, LONGEST = 8, 28
+# What the sidecar counts as private: nothing outside it is reached by mistake.
+PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+MOST_TRIES = 64
+_ROUTES = Path("/proc/net/route")
+
+
+def subnet_pool(text: str) -> IPv4Network:
+    """Return the block that networks are cut from.
+
+    Args:
+        text: what the setting says.
+
+    Raises:
+        BottleError: it is no private block of a usable size.
+    """
+    try:
+        pool = IPv4Network(text)
+    except ValueError:
+        pool = None
+    if pool and SHORTEST <= pool.prefixlen <= LONGEST and any(map(pool.subnet_of, PRIVATE)):
+        return pool
+    allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
+    raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+
+
+def subnets(pool: IPv4Network, name: str, taken: Collection[IPv4Network]) -> Iterator[IPv4Network]:
+    """Yield the subnets to try for a network, at most ``MOST_TRIES``.
+
+    Args:
+        pool: the block.
+        name: the network's.
+        taken: networks that the host itself reaches, which none may overlap.
+    """
+    free = (subnet for subnet in _order(pool, name) if not any(map(subnet.overlaps, taken)))
+    return islice(free, MOST_TRIES)
+
+
+def _order(pool: IPv4Network, name: str) -> Iterator[IPv4Network]:
+    """Yield all subnets of a block, once each."""
+    count = 1 << (PREFIX - pool.prefixlen)
+    drawn = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:16])
+    stride = drawn >> 64 | 1  # odd, so that it comes by every one of a power of two
+    for turn in range(count):
+        offset = (drawn + turn * stride) % count
+        yield IPv4Network((int(pool.network_address) + (offset << (32 - PREFIX)), PREFIX))
+
+
+def sidecar_address(subnet: IPv4Network) -> str:
+    """Return the sidecar's address; the first one is the engine's, or nobody's."""
+    return str(subnet[2])
+
+
+def agent_address(subnet: IPv4Network) -> str:
+    """Return the agent's address."""
+    return str(subnet[3])
+
+
+def host_routes() -> list[IPv4Network]:
+    """Return the networks that this machine has a route to, but for the default; none where that cannot be told."""
+    try:
+        lines = _ROUTES.read_text().splitlines()[1:]
+    except OSError:
+        return []
+    rows = (line.split() for line in lines)
+    pairs = ((_address(row[1]), _address(row[7])) for row in rows if len(row) > 7)
+    return [IPv4Network((address, str(mask))) for address, mask in pairs if int(mask)]
+
+
+def _address(word: str) -> ipaddress.IPv4Address:
+    """Return an address as the kernel prints it, in the machine's byte order."""
+    return ipaddress.IPv4Address(int(word, 16).to_bytes(4, sys.byteorder))

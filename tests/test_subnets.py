@@ -1,0 +1,116 @@
+"""The subnets of a bottle's networks: which are taken, and who gets one that two want."""
+
+from __future__ import annotations
+
+import subprocess
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from claude_bottle.lib import subnets
+from claude_bottle.lib.errors import BottleError
+
+from tests.sweep import Run
+
+ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+br-1\t0000D50A\t00000000\t0001\t0\t0\t0\t00C0FFFF\t0\t0\t0
+"""
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.213.0.0/16", "172.16.0.0/12", "192.168.4.0/28", "100.64.0.0/10"])
+def test_a_private_block_of_a_usable_size_is_taken(text: str) -> None:
+    assert str(subnets.subnet_pool(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["8.8.8.0/24", "10.0.0.0/29", "10.0.0.0/7", "10.0.0.1/16", "172.0.0.0/8", "fd00::/64", "many", "10.0.0.0"]
+)
+def test_any_other_block_is_one_error(text: str) -> None:
+    with pytest.raises(BottleError, match=rf"^CLAUDE_BOTTLE_SUBNET_POOL must be a block .* not '{text}'$"):
+        subnets.subnet_pool(text)
+
+
+def test_a_block_that_cannot_be_used_is_said_before_the_question(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.env["CLAUDE_BOTTLE_SUBNET_POOL"] = "8.8.8.0/24"
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (1, [])
+    assert err.startswith("claude-bottle: error: CLAUDE_BOTTLE_SUBNET_POOL must be")
+
+
+@pytest.mark.parametrize("prefix", [28, 26, 24])
+def test_every_subnet_of_a_block_is_tried_once(prefix: int) -> None:
+    pool = IPv4Network(f"10.9.0.0/{prefix}")
+    tried = list(subnets.subnets(pool, "a-name", ()))
+    assert sorted(tried) == list(pool.subnets(new_prefix=29))
+
+
+def test_of_a_large_block_some_are_tried_all_over_it() -> None:
+    pool = IPv4Network("10.0.0.0/8")
+    tried = list(subnets.subnets(pool, "a-name", ()))
+    assert len(set(tried)) == subnets.MOST_TRIES
+    assert {subnet.network_address.packed[1] >> 7 for subnet in tried} == {0, 1}
+
+
+def test_what_the_host_reaches_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "route").write_text(ROUTES)
+    monkeypatch.setattr(subnets, "_ROUTES", tmp_path / "route")
+    assert subnets.host_routes() == [IPv4Network("10.213.0.0/18")]
+    tried = list(subnets.subnets(IPv4Network("10.213.0.0/16"), "a-name", subnets.host_routes()))
+    assert len(tried) == subnets.MOST_TRIES
+    assert not any(subnet.overlaps(IPv4Network("10.213.0.0/18")) for subnet in tried)
+
+
+def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> None:
+    run = Run(tmp_path, same_names=True)  # an engine gives two creates of one moment the same name
+    fault = run.fake.fault("internal-network create#2", mode="pause")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    wanted = next(argv for argv in reversed(run.fake.argvs()) if argv[:2] == ["network", "create"])
+    assert wanted[-1] == "claude-bottle-net-a-2"
+    other = [run.fake.bin / "docker", "network", "create", *wanted[wanted.index("--subnet") :]]
+    theirs = subprocess.run(other, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    run.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert "creating network claude-bottle-net-a-3\n" in err and "net-a-2" not in err
+    assert [net["id"] for net in run.fake.networks() if net["name"] == "claude-bottle-net-a-2"] == [theirs]
+
+
+def test_a_network_of_somebody_elses_on_the_subnet_costs_the_next_one(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    order = subnets.subnets(IPv4Network("10.213.0.0/16"), "claude-bottle-net-a-2", ())
+    taken = [str(next(order)) for _ in range(3)]
+    for subnet in taken:
+        create = [run.fake.bin / "docker", "network", "create", "--subnet", subnet, f"other-{subnet.replace('/', '-')}"]
+        subprocess.run(create, check=True, capture_output=True, timeout=30)
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0 and "creating network claude-bottle-net-a-2\n" in err
+    creates = [argv for argv in run.fake.argvs() if argv[:2] == ["network", "create"] and argv[-1].endswith("net-a-2")]
+    assert [argv[argv.index("--subnet") + 1] for argv in creates[:3]] == taken and len(creates) == 4
+
+
+def test_a_block_without_room_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.env["CLAUDE_BOTTLE_SUBNET_POOL"] = "192.168.77.0/28"
+    create = [run.fake.bin / "docker", "network", "create", "--subnet", "192.168.76.0/23", "other"]
+    subprocess.run(create, check=True, capture_output=True, timeout=30)
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "no free subnet for network 'claude-bottle-net-a-2': all of the 2 that were tried are in use" in err
+    assert "hint: CLAUDE_BOTTLE_SUBNET_POOL" in err
+    assert [name for name in run.leftovers() if name != "other"] == []
+
+
+def test_the_addresses_are_ours(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    _, err = run.begin().communicate(timeout=60)
+    argvs = run.fake.argvs()
+    nets = [argv[argv.index("--subnet") + 1] for argv in argvs if argv[:2] == ["network", "create"]][-2:]
+    internal, egress = map(IPv4Network, nets)
+    with_ip = [argv[argv.index("--ip") + 1] for argv in argvs if "--ip" in argv]
+    assert with_ip == [str(internal[2]), str(egress[2]), str(internal[3])], err
