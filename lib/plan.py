@@ -126,16 +126,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     found = manifest.manifest_load(cwd, settings.host_home)
     agent = request.agent
     gathered = Gathered()
-    container = slugged = ""
-    with gathered:
-        manifest.manifest_require_agent(found, agent)
-    if agent not in found.agents or not found.agents[agent].is_object:
-        gathered.fail()
-    with gathered:
-        slugged = slug.agent_slug(agent)
-    if not gathered:  # the engine is asked about names only where the agent could have one
-        with gathered:
-            container = docker.docker_pick_container_name(engine, f"claude-bottle-{slugged}", settings.pinned_container)
+    slugged, container = _check_agent(gathered, engine, found, agent, settings.pinned_container)
     names = manifest.manifest_agent_skills(found, agent)
     with gathered:
         skills.skills_check(settings.host_home, names)
@@ -170,6 +161,23 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
         project=workspace,
         followed={name: skills.skills_followed(settings.host_home, name) for name in names},
     )
+
+
+def _check_agent(
+    gathered: Gathered, engine: Engine, found: manifest.Manifest, agent: str, pinned: str
+) -> tuple[str, str]:
+    """Return the agent's slug and its container's name, an empty text for one that it cannot have."""
+    container = slugged = ""
+    with gathered:
+        manifest.manifest_require_agent(found, agent)
+    if agent not in found.agents or not found.agents[agent].is_object:
+        gathered.fail()
+    with gathered:
+        slugged = slug.agent_slug(agent)
+    if not gathered:  # the engine is asked about names only where the agent could have one
+        with gathered:
+            container = docker.docker_pick_container_name(engine, f"claude-bottle-{slugged}", pinned)
+    return slugged, container
 
 
 def _check_bottle(
