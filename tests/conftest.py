@@ -22,10 +22,14 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def no_settings_of_the_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     import os
 
+    # Where docker is played, nothing may be written into the configuration of the real client.
+    played = not {"engine", "pipelock"} & set(request.path.relative_to(ROOT).parts)
     for name in list(os.environ):
-        if name.startswith("CLAUDE_BOTTLE_"):
+        if name.startswith("CLAUDE_BOTTLE_") or (played and name.startswith(("DOCKER_", "BUILDX_"))):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))

@@ -16,7 +16,8 @@ from tests.terminal import Terminal
 
 BOX, SIDECAR = "container 'claude-bottle-a-2'", "container 'claude-bottle-pipelock-a'"
 NET, EGRESS = "network 'claude-bottle-net-a-2'", "network 'claude-bottle-egress-a'"
-CREATES = {"internal-network create": NET, "egress-network create": EGRESS, "sidecar create": SIDECAR}
+# The first name of the internal network is a sibling's.
+CREATES = {"internal-network create#2": NET, "egress-network create": EGRESS, "sidecar create": SIDECAR}
 CREATES["agent create"] = BOX
 # Far apart, so that a busy machine does not bring one forward of the other.
 BOUNDS = {"query": 8.0, "change": 2.0, "late": 10.0, "teardown": 25.0, "patience": 60.0}
@@ -67,7 +68,7 @@ def test_a_create_that_comes_while_the_launcher_looks_is_removed(tmp_path: Path,
     assert "gave no answer within 2 s" in err and "could not remove" not in err and BACKGROUND not in err
 
 
-@pytest.mark.parametrize("create", ["internal-network create", "egress-network create"])
+@pytest.mark.parametrize("create", ["internal-network create#2", "egress-network create"])
 def test_a_create_that_comes_after_the_launcher_is_the_reapers(tmp_path: Path, create: str) -> None:
     run = Bottle(tmp_path, late=1.0)
     fault = run.fake.fault(create, mode="late")
