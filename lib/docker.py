@@ -132,7 +132,7 @@ def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequen
                 f"docker {run.call_name(words)} gave no id but '{identity}'", [f"the client is {engine.client}"]
             )
         journal.answered(entry, identity)
-    elif made.timed_out or any(word in made.failure for word in _CUT_OFF):
+    elif made.timed_out or made.status > 128 or any(word in made.failure for word in _CUT_OFF):  # above 128: a signal
         journal.lost(entry)
     else:
         journal.answered(entry, "")

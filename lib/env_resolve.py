@@ -33,10 +33,6 @@ class Secrets:
         self._values[name] = value
         redact.remember(value)
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names."""
-        return tuple(self._values)
-
     def payload(self) -> bytes:
         """Return NAME=VALUE, each ended by a NUL."""
         lines = (f"{name}={value}\0" for name, value in self._values.items())

@@ -70,7 +70,7 @@ def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv
 
 
 def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network) -> Network:
-    taken = host_routes() if engine.is_local else []
+    taken = host_routes(engine)
     words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
@@ -101,4 +101,6 @@ def _on_a_free_subnet(
             return None
     log.log_info(f"creating network {name}")
     reason = f"no free subnet for network '{name}': all of the {len(order)} that were tried are in use"
+    if not order:
+        reason = f"no free subnet for network '{name}': this machine has routes to all that were looked at"
     raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])

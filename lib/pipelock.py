@@ -230,6 +230,11 @@ class Watch:
             self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
         return bool(self._ended)
 
+    def look_again(self) -> bool:
+        """Say the same after a look of now, whatever an earlier one said."""
+        self._ended = self._ended or None
+        return self.has_ended()
+
     def close(self) -> None:
         """End the call."""
         run.stop(self._call)

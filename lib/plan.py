@@ -12,7 +12,7 @@ from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
-from claude_bottle.lib.subnets import subnet_pool
+from claude_bottle.lib.subnets import host_routes, subnet_pool
 from claude_bottle.lib.summary import Summary
 
 RESERVED = frozenset(docker.PROXY_NAMES)
@@ -122,7 +122,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
-    pool = subnet_pool(settings.subnet_pool)
+    pool = subnet_pool(settings.subnet_pool, host_routes(engine))
     found = manifest.manifest_load(cwd, settings.host_home)
     agent = request.agent
     gathered = Gathered()

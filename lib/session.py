@@ -88,7 +88,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
             )
         else:
             status = _without_terminal(engine, plan, container, watch)
-        lost = watch.has_ended()
+        lost = watch.look_again()
     finally:
         watch.close()
     if lost:

@@ -32,8 +32,9 @@ def stage_create(journal: Journal, folder: str) -> str:
         BottleError: it cannot be made.
     """
     parent = folder or "/tmp"
-    path = f"{parent}/claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6))
-    journal.intend(STAGE, os.path.abspath(path))  # the reaper works elsewhere
+    name = "claude-bottle-stage." + "".join(secrets.choice(_TAIL) for _ in range(6))
+    path = f"{parent}/{name}"
+    journal.intend(STAGE, os.path.join(os.path.realpath(parent), name))  # the reaper works elsewhere
     try:
         os.mkdir(path, mode=0o700)
     except OSError as problem:

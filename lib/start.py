@@ -46,8 +46,7 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
             status = status or 1
         if remains.final:
             reaper.dismiss()
-        else:
-            reaper.hand_over()
+        elif reaper.hand_over():
             minutes = PATIENCE_SECONDS / 60
             log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()

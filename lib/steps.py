@@ -1,7 +1,7 @@
 """A start as named steps, each saying what it needs and what it makes, and the runner that walks them.
 
-Nothing is undone here: removing is ``cleanup_all``'s alone. A step gets what it needs by name and hands back what it
-makes, so that the order can change without touching a step.
+Nothing is undone here when a step fails: that is ``cleanup_all``'s alone. A step gets what it needs by name and hands
+back what it makes, so that the order can change without touching a step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from claude_bottle.lib.host import run, wait
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.subnets import agent_address
+from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.journal import Journal
 
 
@@ -98,7 +99,9 @@ def start_agent(launch: Launch, workspace: Made, internal: Network, sidecar: Mad
     """Have a running bottle with everything in it, but no values yet."""
     made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
-        docker.docker_step(launch.engine, "docker rm", ["rm", "-f", "-v", made.identity])
+        removal = inventory.remove(launch.engine, inventory.CONTAINER, [made.identity])
+        if removal.left:
+            raise DockerError(f"docker rm failed: {removal.failure}")
         made, started = _try_agent(launch, workspace, internal, sidecar, (), lambda said_before: None)
     if not started.ok:
         raise DockerError(f"docker run failed: {started.failure}")

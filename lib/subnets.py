@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from itertools import islice
 from pathlib import Path
 
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError
 
@@ -22,23 +23,28 @@ SHORTEST, LONGEST = 8, 28
 # What the sidecar counts as private: nothing outside it is reached by mistake.
 PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 MOST_TRIES = 64
+MOST_LOOKS = 4096
 _ROUTES = Path("/proc/net/route")
 
 
-def subnet_pool(text: str) -> IPv4Network:
+def subnet_pool(text: str, taken: Collection[IPv4Network]) -> IPv4Network:
     """Return the block that networks are cut from.
 
     Args:
         text: what the setting says.
+        taken: networks that the engine's host itself reaches.
 
     Raises:
-        BottleError: it is no private block of a usable size.
+        BottleError: it is no private block of a usable size, or has a route to all of it.
     """
     try:
         pool = IPv4Network(text)
     except ValueError:
         pool = None
     if pool and SHORTEST <= pool.prefixlen <= LONGEST and any(map(pool.subnet_of, PRIVATE)):
+        if any(map(pool.subnet_of, taken)):
+            reason = f"this machine has a route to all of {pool}"
+            raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
         return pool
     allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
     raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
@@ -52,8 +58,8 @@ def subnets(pool: IPv4Network, name: str, taken: Collection[IPv4Network]) -> Ite
         name: the network's.
         taken: networks that the host itself reaches, which none may overlap.
     """
-    free = (subnet for subnet in _order(pool, name) if not any(map(subnet.overlaps, taken)))
-    return islice(free, MOST_TRIES)
+    looked_at = islice(_order(pool, name), MOST_LOOKS)
+    return islice((subnet for subnet in looked_at if not any(map(subnet.overlaps, taken))), MOST_TRIES)
 
 
 def _order(pool: IPv4Network, name: str) -> Iterator[IPv4Network]:
@@ -76,15 +82,22 @@ def agent_address(subnet: IPv4Network) -> str:
     return str(subnet[3])
 
 
-def host_routes() -> list[IPv4Network]:
-    """Return the networks that this machine has a route to, but for the default; none where that cannot be told."""
+def host_routes(engine: Engine) -> list[IPv4Network]:
+    """Return the networks that the engine's host has a route to, but for the default; none where that cannot be told.
+
+    Args:
+        engine: whose host is asked only where it is this machine.
+    """
+    if not engine.is_local:
+        return []
     try:
         lines = _ROUTES.read_text().splitlines()[1:]
     except OSError:
         return []
     rows = (line.split() for line in lines)
     pairs = ((_address(row[1]), _address(row[7])) for row in rows if len(row) > 7)
-    return [IPv4Network((address, str(mask))) for address, mask in pairs if int(mask)]
+    # A shorter one is a default route, whole or in two halves, as a tunnel for everything sets it.
+    return [IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST]
 
 
 def _address(word: str) -> ipaddress.IPv4Address:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib import docker
 from claude_bottle.lib.engine import Engine, engine_find
 from claude_bottle.lib.teardown import cleanup
 from claude_bottle.lib.teardown.inventory import AGENT, INTERNAL, Owner
@@ -160,6 +162,52 @@ def test_what_never_comes_is_named_and_looked_for_further(
     fake = fake_docker(tmp_path, monkeypatch, "exit 0")
     remains = cleanup.Teardown(fake.engine, journal, late_seconds=0.1).run()
     assert list(remains.left) == ["container 'box'"] and not remains.final
+
+
+def test_what_has_another_name_by_now_is_tried_again_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    journal.answered(box(journal), "c1")
+    renamed = f"printf '{row('c1', 'renamed', AGENT)}\\n'"
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=renamed, rm="echo busy >&2; exit 1"))
+    remains = cleanup.cleanup_all(fake.engine, journal)
+    assert remains.left == {"container 'renamed'": "busy"}
+    assert fake.calls.read_text().count("rm -f -v c1") == cleanup.TRIES
+
+
+def test_a_client_that_goes_on_talking_does_not_carry_the_teardown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    monkeypatch.setattr(cleanup, "OVERTIME_SECONDS", 0.1)
+    fake = fake_docker(tmp_path, monkeypatch, answers(info="while :; do echo .; sleep 0.05; done"))
+    began = time.monotonic()
+    remains = cleanup.Teardown(fake.engine, journal, seconds=0.5).run()
+    assert time.monotonic() - began < 10
+    assert sorted(remains.left) == ["container 'box'", "network 'net'"] and not remains.final
+
+
+def test_what_was_removed_is_no_business_of_the_reapers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    lines: list[bytes] = []
+    told = Journal(Owner("0123"), lines.append)
+    told.lost(told.intend(AGENT, "box"))
+    fake = fake_docker(tmp_path, monkeypatch, answers(ps=BOX, rm="echo c1"))
+    assert not cleanup.cleanup_all(fake.engine, told).left
+    theirs = Journal(Owner("0123"))
+    for line in lines:
+        theirs.replay(line)
+    assert theirs.on_the_engine() == []
+
+
+@pytest.mark.parametrize(("script", "lost"), [("kill -9 $$", True), ("echo no >&2; exit 1", False)])
+def test_a_create_whose_client_was_killed_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, lost: bool
+) -> None:
+    fake = fake_docker(tmp_path, monkeypatch, answers(create=script))
+    made = Journal(Owner("0123"))
+    docker.create(fake.engine, made, AGENT, "box", ["create", "--name", "box", "image"])
+    assert made.has_lost() is lost
 
 
 def test_without_a_docker_the_stage_dir_still_goes(

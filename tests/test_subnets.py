@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pytest
 from claude_bottle.lib import subnets
+from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
 
 from tests.sweep import Run
 
 ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
 eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+tun0\t00000000\t0108A8C0\t0003\t0\t0\t0\t00000080\t0\t0\t0
+tun0\t00000080\t0108A8C0\t0003\t0\t0\t0\t00000080\t0\t0\t0
 br-1\t0000D50A\t00000000\t0001\t0\t0\t0\t00C0FFFF\t0\t0\t0
 """
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/8", "10.213.0.0/16", "172.16.0.0/12", "192.168.4.0/28", "100.64.0.0/10"])
 def test_a_private_block_of_a_usable_size_is_taken(text: str) -> None:
-    assert str(subnets.subnet_pool(text)) == text
+    assert str(subnets.subnet_pool(text, ())) == text
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ def test_a_private_block_of_a_usable_size_is_taken(text: str) -> None:
 )
 def test_any_other_block_is_one_error(text: str) -> None:
     with pytest.raises(BottleError, match=rf"^CLAUDE_BOTTLE_SUBNET_POOL must be a block .* not '{text}'$"):
-        subnets.subnet_pool(text)
+        subnets.subnet_pool(text, ())
 
 
 def test_a_block_that_cannot_be_used_is_said_before_the_question(tmp_path: Path) -> None:
@@ -57,10 +60,17 @@ def test_of_a_large_block_some_are_tried_all_over_it() -> None:
 def test_what_the_host_reaches_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "route").write_text(ROUTES)
     monkeypatch.setattr(subnets, "_ROUTES", tmp_path / "route")
-    assert subnets.host_routes() == [IPv4Network("10.213.0.0/18")]
-    tried = list(subnets.subnets(IPv4Network("10.213.0.0/16"), "a-name", subnets.host_routes()))
+    routes = subnets.host_routes(engine_find({"PATH": f"{Run(tmp_path / 'run').fake.bin}"}))
+    assert routes == [IPv4Network("10.213.0.0/18")]
+    tried = list(subnets.subnets(IPv4Network("10.213.0.0/16"), "a-name", routes))
     assert len(tried) == subnets.MOST_TRIES
     assert not any(subnet.overlaps(IPv4Network("10.213.0.0/18")) for subnet in tried)
+
+
+@pytest.mark.parametrize("route", ["10.213.0.0/16", "10.0.0.0/8"])
+def test_a_block_that_the_host_reaches_as_a_whole_is_one_error(route: str) -> None:
+    with pytest.raises(BottleError, match=r"^this machine has a route to all of 10\.213\.0\.0/16$"):
+        subnets.subnet_pool("10.213.0.0/16", [IPv4Network(route)])
 
 
 def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> None:

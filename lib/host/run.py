@@ -1,8 +1,8 @@
 """The one gateway through which processes start; the only module that knows plumbum.
 
-Three ways to run a program: ``capture`` for calls whose words we read, ``stream`` for long ones whose output the user
-watches, ``foreground`` for what owns the terminal. A failure is data here; what it means is the caller's. Docker is
-called through an ``Engine``, which says which client runs and with which environment.
+Four ways to run a program: ``capture`` for calls whose words we read, ``stream`` for long ones whose output the user
+watches, ``foreground`` for what owns the terminal, ``beside`` for what runs meanwhile. A failure is data here; what it
+means is the caller's. Docker is called through an ``Engine``, which says which client runs and with which environment.
 """
 
 from __future__ import annotations

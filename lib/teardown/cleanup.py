@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, Interrupted
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
@@ -20,6 +19,7 @@ from claude_bottle.lib.teardown.journal import Journal
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
 LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about
 TALK_SECONDS = 5.0
+OVERTIME_SECONDS = 2.0  # for the call that is under way when the time is over
 TRIES = 3
 PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
@@ -36,6 +36,10 @@ class Remains:
 
     left: dict[str, str] = field(default_factory=dict)
     final: bool = True
+
+
+class CutShort(Exception):
+    """The rest is the reaper's."""
 
 
 class Teardown:
@@ -72,14 +76,16 @@ class Teardown:
         self.pressed = 0
         self.signals = wait.signals_seen()
         self.left: dict[str, str] = {}
+        self.kept: set[str] = set()  # ids of what docker did not remove
         self.unanswered = False
+        self.no_client = False
 
     def run(self) -> Remains:
         """Remove everything; return what is left."""
         terminal.tty_restore()
         if self.journal.on_the_engine():
             self._empty_engine()
-        remains = Remains(dict(self.left), not self.unanswered)
+        remains = Remains(dict(self.left), not (self.unanswered or self.no_client))
         for entry in self.journal.folders():
             problem = _remove_folder(entry.name)
             if problem:
@@ -97,7 +103,7 @@ class Teardown:
                     return
                 self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        except Interrupted:  # the rest is the reaper's
+        except CutShort:
             self.unanswered = True
             self._all_left("the teardown was cut short")
 
@@ -106,12 +112,14 @@ class Teardown:
         return time.monotonic() < (self.late_until if late else self.until)
 
     def _try(self) -> None:
-        self.left, self.unanswered = {}, False
+        self.left, self.unanswered, self.no_client = {}, False, False
+        self.kept.clear()
         try:
             if self._is_the_same_engine():
                 for kind in (CONTAINER, NETWORK):
                     self._remove_all(kind)
         except OSError as problem:  # the docker client is gone, or no process can be had
+            self.no_client = True
             self._all_left(problem.strerror or str(problem))
 
     def _is_the_same_engine(self) -> bool:
@@ -158,6 +166,7 @@ class Teardown:
         self._answered()
         if removal.left:
             self.left[f"{item.kind} '{item.name}'"] = removal.failure
+            self.kept.add(item.identity)  # its name may be another one by now
             self.unanswered = self.unanswered or removal.timed_out
             return
         for entry in self.journal.on_the_engine():
@@ -167,13 +176,13 @@ class Teardown:
     def _strike_out(self, kind: str) -> None:
         """Take what is gone out of the list; what may still come stays in it."""
         for entry in self.journal.on_the_engine():
-            if entry.kind != kind or entry.title in self.left:
+            if entry.kind != kind or entry.title in self.left or entry.identity in self.kept:
                 continue
             if entry.lost:
                 self.unanswered = True
                 self.left[entry.title] = "docker gave no answer when it was to be made: it may still come"
             else:
-                entry.gone = True
+                self.journal.answered(entry, "")
 
     def _pause(self, seconds: float) -> None:
         end = min(time.monotonic() + seconds, self.until)
@@ -189,21 +198,23 @@ class Teardown:
         """Say what is waited for when it takes long; return when to look again.
 
         Raises:
-            Interrupted: the user does not want to wait: the second Ctrl-C of a launch.
+            CutShort: the user does not want to wait, with the second Ctrl-C of a launch; or the time is over.
         """
         pressed = wait.signals_seen()[len(self.signals) :].count(signal.SIGINT)
         if pressed > (not self.signals):
-            raise Interrupted(signal.SIGINT)
+            raise CutShort
+        most = self.until - time.monotonic()
+        if most < -OVERTIME_SECONDS:  # a call that goes on talking would go on for ever
+            raise CutShort
         if pressed == self.pressed:
             if self.talked:
-                return math.inf
+                return self.until + OVERTIME_SECONDS
             if time.monotonic() < self.waits_since + TALK_SECONDS:
                 return self.waits_since + TALK_SECONDS
         self.talked, self.pressed = True, pressed
-        most = self.until - time.monotonic()
         keys = "Ctrl-C" if self.signals or pressed else "Ctrl-C twice"
-        log.log_info(f"still {self.doing}; {most:.0f} s more at most; {keys} leaves the rest to the background")
-        return math.inf
+        log.log_info(f"still {self.doing}; {max(0, most):.0f} s more at most; {keys} leaves the rest to the background")
+        return self.until + OVERTIME_SECONDS
 
 
 def _turn(item: Item) -> int:
@@ -212,6 +223,7 @@ def _turn(item: Item) -> int:
 
 def _remove_folder(path: str) -> str:
     """Return why a folder is still there, or an empty text."""
+    failure = "it is there again"
     for _ in range(TRIES):
         try:
             shutil.rmtree(path)

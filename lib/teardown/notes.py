@@ -37,10 +37,18 @@ def show() -> None:
     folder = _folder()
     if folder is None:
         return
-    with suppress(OSError):
-        for path in sorted(folder.iterdir()):
-            with open(path, "rb") as file:
-                lines = file.read(LONGEST).decode("utf-8", "surrogateescape").splitlines()
-            path.unlink()
-            for line in lines:
-                log.log_warn(f"an earlier start {line}")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        with suppress(OSError):  # another user's, of a command under sudo for example
+            _show(path)
+
+
+def _show(path: Path) -> None:
+    with open(path, "rb") as file:
+        lines = file.read(LONGEST).decode("utf-8", "surrogateescape").splitlines()
+    path.unlink()
+    for line in lines:
+        log.log_warn(f"an earlier start {line}")

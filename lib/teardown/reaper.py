@@ -82,11 +82,16 @@ class Reaper:
         self._process.wait()
         self.hand_over()
 
-    def hand_over(self) -> None:
-        """Let the process do what is left: without a last word it takes the launcher for killed."""
+    def hand_over(self) -> bool:
+        """Let the process do what is left: without a last word it takes the launcher for killed.
+
+        Returns:
+            Whether it is there to do so.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
         os.close(self._call_end)
+        return self._process.poll() is None
 
 
 def read_journal(journal: Journal) -> bool:
@@ -102,13 +107,14 @@ def read_journal(journal: Journal) -> bool:
             return True
 
 
-def await_calls(fd: int) -> None:
-    """Wait until every docker call that the launcher had begun has ended, but not for ever."""
+def await_calls(fd: int) -> bool:
+    """Wait until every docker call that the launcher had begun has ended; return whether they have in time."""
     deadline = time.monotonic() + IN_FLIGHT_SECONDS
     while time.monotonic() < deadline:
         ready, _ = wait.wait_for([fd], deadline=deadline)
         if fd in ready and not os.read(fd, 1):
-            return
+            return True
+    return False
 
 
 def end_children(journal: Journal, number: int) -> None:
@@ -146,9 +152,9 @@ def reap(launch: str, calls: int, patience: float) -> None:
         return
     # A detached call holds the second pipe and may be half way through a create: it is left to finish. What else is
     # alive by then, a build or the session's client, is ended.
-    await_calls(calls)
     # A call that has ended may have been killed with the launcher, but most have had their answer.
-    late = patience if journal.has_lost() else min(patience, UNSEEN_SECONDS)
+    answered = await_calls(calls) and not journal.has_lost()
+    late = min(patience, UNSEEN_SECONDS) if answered else patience
     journal.lose_unanswered()
     end_children(journal, signal.SIGTERM)
     await_children(journal)
