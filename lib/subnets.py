@@ -88,7 +88,7 @@ def host_routes(engine: Engine) -> list[IPv4Network]:
     Args:
         engine: whose host is asked only where it is this machine.
     """
-    if not engine.is_local:
+    if not engine.is_local or sys.platform != "linux":
         return []
     try:
         lines = _ROUTES.read_text().splitlines()[1:]

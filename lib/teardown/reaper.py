@@ -31,7 +31,7 @@ from claude_bottle.lib.teardown.journal import Journal
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
 POLL_SECONDS = 0.05
-UNSEEN_SECONDS = 30.0  # how long it looks for what was asked for just before the launcher was killed
+UNSEEN_SECONDS = 10.0  # how long it looks for what was asked for just before the launcher was killed
 PATIENCE_SECONDS = 600.0  # how long it tries to remove what the launcher could not
 
 
