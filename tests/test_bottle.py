@@ -146,7 +146,9 @@ def test_only_a_kernel_without_ipv6_is_a_reason_to_leave_it_on(tmp_path: Path, f
     agents = [argv for argv in run.fake.argvs() if argv[0] == "create" and "claude-bottle.role=agent" in argv]
     assert ["--sysctl" in argv for argv in agents] == [True, False][:tries]
     nets = [argv for argv in run.fake.argvs() if argv[:2] == ["network", "create"]]
-    assert len(nets) > 1 and all("--ipv6=false" in argv for argv in nets)
+    # A sibling has the internal network's first name.
+    assert [argv[-1] for argv in nets] == ["claude-bottle-net-a", "claude-bottle-net-a-2", "claude-bottle-egress-a"]
+    assert all("--ipv6=false" in argv for argv in nets)
 
 
 def test_the_end_of_the_sidecar_ends_the_session_and_is_said_once(tmp_path: Path) -> None:
