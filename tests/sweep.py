@@ -10,12 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
+
+from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
+from claude_bottle.lib.subnets import subnets
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker
 
+POOL = IPv4Network("10.97.0.0/16")  # not the default: this machine may have routes to bottles there
 GROUPS = ("network", "container", "image")
 OTHER = {"claude-bottle.owner": "somebody-else", "claude-bottle.slug": "a"}
 SIBLING = {
@@ -23,7 +28,7 @@ SIBLING = {
     "networks": [
         {
             "name": "claude-bottle-net-a",
-            "subnet": "10.213.90.136/29",  # the first that is tried for the name
+            "subnet": str(next(subnets(POOL, "claude-bottle-net-a", ()))),  # the first that is tried for the name
             "labels": {**OTHER, "claude-bottle.role": "internal"},
         }
     ],
@@ -74,6 +79,7 @@ class Run:
         self.fake = FakeDocker(folder / "engine", {**SIBLING, **engine})
         self.env = {"PATH": self.fake.path(), "HOME": str(folder / "home"), "TMPDIR": str(self.tmp)}
         self.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = TOKEN
+        self.env[SUBNET_POOL_VARIABLE] = str(POOL)
         self.cwd = folder / "project"
         self.program: list[str | Path] = [ROOT / "cli.sh"] if bounds is None else impatient(**bounds)
         self.words = [*self.program, "start", "-y", "--cwd", "a"]

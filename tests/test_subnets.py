@@ -11,7 +11,7 @@ from claude_bottle.lib import subnets
 from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
 
-from tests.sweep import Run
+from tests.sweep import POOL, Run
 
 ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
 eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
@@ -91,7 +91,7 @@ def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> N
 
 def test_a_network_of_somebody_elses_on_the_subnet_costs_the_next_one(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    order = subnets.subnets(IPv4Network("10.213.0.0/16"), "claude-bottle-net-a-2", ())
+    order = subnets.subnets(POOL, "claude-bottle-net-a-2", ())
     taken = [str(next(order)) for _ in range(3)]
     for subnet in taken:
         create = [run.fake.bin / "docker", "network", "create", "--subnet", subnet, f"other-{subnet.replace('/', '-')}"]

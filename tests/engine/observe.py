@@ -164,7 +164,8 @@ def told(path: str, kind: str, content: str) -> dict[str, Any]:
 
 def processes(container: str) -> dict[str, int]:
     lines = docker("top", container, "-eo", "pid,uid,args").splitlines()[1:]
-    kept = (line for line in lines if not re.search("healthcheck|runc init|<defunct>", line))  # the engine's own probe
+    # The engine's own probe; and, in brackets, whoever is about to end and has no words any more.
+    kept = (line for line in lines if not re.search(r"healthcheck|runc init|<defunct>|\d \[\w+\]$", line))
     return Counter(" ".join(line.split()[1:]) for line in kept)
 
 
