@@ -15,6 +15,7 @@ from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL
@@ -46,40 +47,45 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
 
 
 def agent_create(
-    engine: Engine, journal: Journal, plan: Plan, options: list[str], image: str, proxy: str, say: Say
-) -> tuple[str, str]:
+    engine: Engine, journal: Journal, plan: Plan, options: list[str], image: docker.Image, proxy: str, say: Say
+) -> Work[tuple[str, str]]:
     """Create the agent's container, under a later suffix when the name is gone by now (shell: docker_run_agent).
+
+    It comes to its name and its id.
 
     Args:
         engine: to ask.
         journal: of the launch.
         plan: of the start.
         options: of the container.
-        image: its id.
+        image: that it runs.
         proxy: the sidecar's address.
         say: tells the user.
-
-    Returns:
-        Its name and its id.
 
     Raises:
         BottleError: docker refused, or every name is taken.
     """
     names = iter([plan.settings.pinned_container] if plan.settings.pinned_container else _names_from(plan))
-    name = next(names)
+    answers = iter(image.answers)
+    name, answer = next(names), next(answers)
     say(f"starting container {name}")
     while True:
         host = ["--hostname", name] if len(name) <= LONGEST_HOST else []
-        words = [*options, *host, "--pull", "never", image, "sleep", "infinity"]
-        made = docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
+        words = [*options, *host, "--pull", "never", answer, "sleep", "infinity"]
+        made = yield from docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
         if made.ok:
             return name, made.text.strip()
-        if not docker.is_name_conflict(made):
+        if docker.has_no_image(made):
+            answer = next(answers, "")
+            if not answer:
+                raise image.unknown(made.failure)
+        elif not docker.is_name_conflict(made):
             raise DockerError(f"docker run failed: {made.failure}")
-        if plan.settings.pinned_container:
+        elif plan.settings.pinned_container:
             raise docker.pinned_taken(name)
-        name = next(names)
-        log.log_info(f"name conflict; retrying as {name}")
+        else:
+            name = next(names)
+            log.log_info(f"name conflict; retrying as {name}")
 
 
 def _names_from(plan: Plan) -> Iterator[str]:
@@ -91,21 +97,40 @@ def _names_from(plan: Plan) -> Iterator[str]:
             yield name
 
 
-def copy_seed(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> None:
-    """Put the prompt in, and what brings the client straight to its own prompt (shell: docker_copy_prompt).
+def copy_files(engine: Engine, plan: Plan, container: str, name: str, say: Say, with_skills: bool) -> Work[None]:
+    """Put in, in one stream, what the bottle begins with (shell: docker_copy_prompt, skills_copy).
+
+    Args:
+        engine: to ask.
+        plan: of the start.
+        container: the agent's id; it does not run yet.
+        name: its name, for the messages.
+        say: tells the user.
+        with_skills: whether nothing has to go before the skills come.
 
     Raises:
-        DockerError: docker refused.
+        BottleError: a skill is gone, or docker refused.
+        Interrupted: a signal arrived meanwhile.
     """
     say(f"copying prompt into {name}:{plan.prompt_path}")
-    home = [
-        *tarstream.member(".claude-bottle-prompt.txt", log.encode(plan.prompt)),
-        *tarstream.member(".claude.json", _onboarding(plan.workdir)),
-        *tarstream.folder(".claude"),
-        *tarstream.member(".claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n'),
-        tarstream.END,
-    ]
-    docker.docker_step(engine, "copying prompt", ["cp", "-", f"{container}:{plan.settings.bottle_home}"], home)
+    trees = _skills(plan, name, say) if with_skills else []
+    what = "copying prompt and skills" if trees else "copying prompt"
+    yield from copy_in(engine, what, container, chain(_seed(plan), _session_program(), *trees))
+
+
+def _seed(plan: Plan) -> Iterator[bytes]:
+    """Yield the prompt, and what brings the client straight to its own prompt."""
+    home = plan.settings.bottle_home.lstrip("/")
+    yield from tarstream.member(f"{home}/.claude-bottle-prompt.txt", log.encode(plan.prompt))
+    yield from tarstream.member(f"{home}/.claude.json", _onboarding(plan.workdir))
+    yield from tarstream.folder(f"{home}/.claude")
+    yield from tarstream.member(f"{home}/.claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n')
+
+
+def _session_program() -> Iterator[bytes]:
+    """Yield what the session begins with."""
+    program = Path(__file__).with_name("session.pl").read_bytes()
+    return tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0)
 
 
 def _onboarding(workdir: str) -> bytes:
@@ -113,15 +138,15 @@ def _onboarding(workdir: str) -> bytes:
     return json.dumps(seed).encode() + b"\n"
 
 
-def skills_in_image(engine: Engine, plan: Plan, container: str) -> bool:
+def skills_in_image(engine: Engine, plan: Plan, container: str) -> Work[bool]:
     """Say whether the image brings skills along, so that one of the agent's may have a namesake there."""
     if not plan.skills:
         return False
-    held = engine.query(["cp", f"{container}:{plan.settings.bottle_skills_dir}", "-"])
+    held = yield engine.question(["cp", f"{container}:{plan.settings.bottle_skills_dir}", "-"])
     return held.ok and len(tarstream.contents(held.out)) > 1  # one is the folder itself
 
 
-def remove_skills(engine: Engine, plan: Plan, container: str) -> None:
+def remove_skills(engine: Engine, plan: Plan, container: str) -> Work[None]:
     """Remove the agent's skills from a running bottle, before they are copied: each replaces its namesake whole.
 
     Root has no capabilities there: it can remove what is root's, and node what is node's.
@@ -131,17 +156,23 @@ def remove_skills(engine: Engine, plan: Plan, container: str) -> None:
     """
     targets = [f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills]
     words = ["/bin/rm", "-rf", "--", *targets]
-    engine.capture(docker.helper(container, words, user="root"))
-    docker.docker_step(engine, "copying skill", docker.helper(container, words, user="node"))
+    yield engine.call(docker.helper(container, words, user="root"))
+    yield from docker.docker_step(engine, "copying skill", docker.helper(container, words, user="node"))
 
 
-def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> None:
-    """Put the skills in, owned by node (shell: skills_copy).
+def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say) -> Work[None]:
+    """Put the skills into a running bottle, where those that the image brought had to go before (shell: skills_copy).
 
     Raises:
         BottleError: a skill is gone, or docker refused.
+        Interrupted: a signal arrived meanwhile.
     """
-    target = plan.settings.bottle_skills_dir
+    yield from copy_in(engine, "copying skill", container, chain(*_skills(plan, name, say)))
+
+
+def _skills(plan: Plan, name: str, say: Say) -> list[Iterator[bytes]]:
+    """Return what each skill is in the stream, owned by node."""
+    target, trees = plan.settings.bottle_skills_dir, []
     for skill in plan.skills:
         source = skills.skills_host_path(plan.settings.host_home, skill)
         if not os.path.isdir(source):
@@ -149,23 +180,13 @@ def copy_skills(engine: Engine, plan: Plan, container: str, name: str, say: Say)
         say(f"copying skill {skill} into {name}:{target}/{skill}")
         folder = target.lstrip("/")
         tree = tarstream.tree(os.path.realpath(source), f"{folder}/{skill}", files=plan.followed[skill])
-        copy_in(engine, "copying skill", container, chain(tarstream.folder(folder), tree))
+        trees += [tarstream.folder(folder), tree]
+    return trees
 
 
-def copy_session_program(engine: Engine, container: str) -> None:
-    """Put in what the session begins with.
-
-    Raises:
-        DockerError: docker refused.
-    """
-    program = Path(__file__).with_name("session.pl").read_bytes()
-    tool = [*tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0), tarstream.END]
-    docker.docker_step(engine, "copying the session's program", ["cp", "-", f"{container}:/"], tool)
-
-
-def agent_start(engine: Engine, container: str) -> run.Result:
+def agent_start(engine: Engine, container: str) -> Work[run.Result]:
     """Start the agent's container."""
-    return engine.capture(["start", container])
+    return (yield engine.call(["start", container]))
 
 
 def lacks_ipv6(result: run.Result) -> bool:

@@ -8,6 +8,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import terminal
+from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item
 
@@ -37,6 +38,6 @@ def cleanup() -> int:
 def _remove(engine: Engine, what: str, items: list[Item]) -> None:
     """Remove things by id, because a name may be somebody else's by the time of the answer."""
     if items:
-        removal = inventory.remove(engine, items[0].kind, [item.identity for item in items])
+        removal = perform(inventory.remove(engine, items[0].kind, [item.identity for item in items]))
         if removal.left:
             raise DockerError(f"{what} failed: {removal.failure}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import ERR, OUT, Work, finish, perform
 from claude_bottle.lib.teardown.inventory import CONTAINER, labels
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -32,8 +34,8 @@ _LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
 _HELPERS_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> str:
-    """Run a docker call that changes something, quietly, and return its stdout (shell: docker_step).
+def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> Work[str]:
+    """Run a docker call that changes something, quietly; it comes to its stdout (shell: docker_step).
 
     Args:
         engine: to ask.
@@ -46,13 +48,13 @@ def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable
         DockerError: it failed; docker's own words are in the message.
         Interrupted: a signal arrived while it was fed.
     """
-    result = engine.capture(list(words), stdin=stdin, interruptible=stdin != ())
+    result = yield engine.call(list(words), stdin=stdin, interruptible=stdin != ())
     if not result.ok:
         raise DockerError(f"{what} failed: {result.failure}")
     return result.text
 
 
-def docker_exists(engine: Engine, kind: str, name: str) -> bool:
+def docker_exists(engine: Engine, kind: str, name: str) -> Work[bool]:
     """Say whether a name is taken; the create call stays the arbiter (shell: docker_container_exists, network_exists).
 
     Args:
@@ -63,7 +65,7 @@ def docker_exists(engine: Engine, kind: str, name: str) -> bool:
     Raises:
         DockerError: the engine gave no answer.
     """
-    answer = engine.query([kind, "inspect", name])
+    answer = yield engine.question([kind, "inspect", name])
     if answer.timed_out:
         raise DockerError(answer.failure)
     return answer.ok
@@ -99,10 +101,15 @@ def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
         DockerError: the engine gave no answer.
     """
     if pinned:
-        if docker_exists(engine, CONTAINER, pinned):
+        if perform(docker_exists(engine, CONTAINER, pinned)):
             raise pinned_taken(pinned)
         return pinned
-    return next(name for name in container_names(base) if not docker_exists(engine, CONTAINER, name))
+    return next(name for name in container_names(base) if not perform(docker_exists(engine, CONTAINER, name)))
+
+
+def has_no_image(result: run.Result) -> bool:
+    """Say whether a create failed because the engine does not have the image."""
+    return "no such image" in result.failure.lower()
 
 
 def is_name_conflict(result: run.Result) -> bool:
@@ -110,7 +117,7 @@ def is_name_conflict(result: run.Result) -> bool:
     return "container name" in result.failure and "already in use" in result.failure
 
 
-def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequence[str]) -> run.Result:
+def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequence[str]) -> Work[run.Result]:
     """Make a thing on the engine, noted before docker is asked and again when it has answered.
 
     Args:
@@ -124,7 +131,7 @@ def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequen
         DockerError: docker says that it is made, but not under which id.
     """
     entry = journal.intend(role, name)
-    made = engine.capture(words)
+    made = yield engine.call(words)
     if made.ok:
         identity = made.text.strip()
         if not _ID.fullmatch(identity):
@@ -166,7 +173,7 @@ def helper(
 
 def create_container(
     engine: Engine, journal: Journal, slug: str, role: str, name: str, words: Iterable[str], proxy: str = ""
-) -> run.Result:
+) -> Work[run.Result]:
     """Create a container under a name that may turn out to be taken.
 
     Args:
@@ -179,7 +186,7 @@ def create_container(
         proxy: the address that its programs go out by, or an empty text.
     """
     marks = [*labels(journal.owner, slug, role), *HARDENING, *proxies(proxy)]
-    return create(engine, journal, role, name, ["create", "--name", name, *marks, *words])
+    return (yield from create(engine, journal, role, name, ["create", "--name", name, *marks, *words]))
 
 
 def image_context() -> Path:
@@ -191,7 +198,26 @@ def image_context() -> Path:
     raise BottleError(f"no Dockerfile beside {lib}: the installation is incomplete")
 
 
-def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> str:
+@dataclass(frozen=True)
+class Image:
+    """An image of ours.
+
+    Attributes:
+        tag: what the user calls it.
+        answers: what it may go by, the likeliest first: ids, since two checkouts share the tag, and the tag only where
+            it is the user's own. With an image store of containerd's an id file may hold a digest that is none.
+    """
+
+    tag: str
+    answers: tuple[str, ...]
+
+    def unknown(self, failure: str) -> DockerError:
+        """Return the error for an image that the engine knows by none of the answers."""
+        hint = "docker's builder must load what it builds into the engine (docker buildx ls)"
+        return DockerError(f"docker build made an image that the engine does not have ({self.tag})", [failure, hint])
+
+
+def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> Work[Image]:
     """Build the agent's image (shell: docker_build_image).
 
     Args:
@@ -200,15 +226,12 @@ def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> 
         id_file: where docker may write the image's id.
         named: whether the tag is the user's own.
 
-    Returns:
-        What the bottle runs: the id, since two checkouts share the tag; the user's own tag where the build gave no id.
-
     Raises:
         DockerError: the build failed, and its own output has said why; or it gave no id.
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building image {tag}")
-    return _build(engine, tag, [str(image_context())], id_file, named)
+    return (yield from _build(engine, tag, [str(image_context())], id_file, named))
 
 
 def docker_build_plain(engine: Engine, tag: str) -> int:
@@ -220,10 +243,10 @@ def docker_build_plain(engine: Engine, tag: str) -> int:
     Raises:
         Interrupted: a signal stopped it.
     """
-    return run.finish(engine.foreground(["build", "-t", tag, str(image_context())]))
+    return finish(engine.foreground(["build", "-t", tag, str(image_context())]))
 
 
-def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: str, id_file: Path) -> str:
+def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: str, id_file: Path) -> Work[Image]:
     """Build the base image plus the working directory (shell: docker_build_derived).
 
     Args:
@@ -234,45 +257,43 @@ def docker_build_derived(engine: Engine, tag: str, base: str, home: str, cwd: st
         cwd: the host's folder.
         id_file: where docker may write the image's id.
 
-    Returns:
-        The id: two starts of one agent share the tag, so the bottle runs this. The user's own tag where there is none.
-
     Raises:
         DockerError: the build failed, or gave no id.
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building derived image {tag} from {cwd}")
-    text = f'FROM {base}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    return _build(engine, tag, ["-f", "-", cwd], id_file, True, log.encode(text))
+    known = yield from _known(engine, base)
+    text = f'FROM {known}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
+    return (yield from _build(engine, tag, ["-f", "-", cwd], id_file, True, [log.encode(text)]))
 
 
-def _build(engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: bytes = b"") -> str:
-    result = engine.stream(["build", "-t", tag, "--iidfile", str(id_file), *words], stdin=dockerfile)
+def _known(engine: Engine, image: Image) -> Work[str]:
+    """Find the first of an image's answers that the engine knows."""
+    failure = ""
+    for answer in image.answers:
+        look = yield engine.question(["image", "inspect", "--format", "{{.Id}}", answer])
+        if look.ok:
+            return answer
+        failure = look.failure
+    raise image.unknown(failure)
+
+
+def _build(
+    engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: Sequence[bytes] = ()
+) -> Work[Image]:
+    both = (OUT, ERR)
+    result = yield engine.call(["build", "-t", tag, "--iidfile", str(id_file), *words], stdin=dockerfile, shown=both)
     if not result.ok and str(id_file) in result.failure:
         # Built, but a confined client cannot write there: once more without, from the cache, for the last words.
-        result = engine.stream(["build", "-t", tag, *words], stdin=dockerfile)
+        result = yield engine.call(["build", "-t", tag, *words], stdin=dockerfile, shown=both)
     if not result.ok:
         hints = result.failure.splitlines()[-1:] if result.timed_out else []
         raise DockerError(f"docker build failed ({tag})", hints)
-    return _built(engine, tag, [_take(id_file), _last_id(result), tag if named else ""], id_file)
-
-
-def _built(engine: Engine, tag: str, answers: Sequence[str], id_file: Path) -> str:
-    """Return the first of a build's answers that the engine knows.
-
-    With an image store of containerd's an id file may hold another digest of the image than the one it goes by.
-    """
-    failure = ""
-    for identity in filter(None, answers):
-        look = engine.query(["image", "inspect", "--format", "{{.Id}}", identity])
-        if look.ok:
-            return identity
-        failure = look.failure
-    if failure:
-        hint = "docker's builder must load what it builds into the engine (docker buildx ls)"
-        raise DockerError(f"docker build made an image that the engine does not have ({tag})", [failure, hint])
-    hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
-    raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
+    answers = tuple(filter(None, [_take(id_file), _last_id(result), tag if named else ""]))
+    if not answers:
+        hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
+        raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
+    return Image(tag, answers)
 
 
 def _take(id_file: Path) -> str:

@@ -11,13 +11,14 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import run
+from claude_bottle.lib.host import calls, run
+from claude_bottle.lib.host.calls import Call
 
 DEFAULT_CONTEXT = "default"
 SHORTEST_SECONDS = 1.0
@@ -72,43 +73,50 @@ class Engine:
         rest = {name: value for name, value in run.child_env().items() if name not in pinned}
         return rest | {name: value for name, value in pinned.items() if value}
 
-    def capture(
+    def call(
         self,
         words: Sequence[str],
         *,
-        seconds: float = run.CHANGE_SECONDS,
+        seconds: float | None = None,
         stdin: Iterable[bytes] = (),
         interruptible: bool = False,
-    ) -> run.Result:
-        """Run docker detached from the terminal and return what it said; see ``run.capture``.
+        shown: Collection[str] = (),
+        needless: Callable[[], bool] = lambda: False,
+    ) -> Call:
+        """Return a docker call, for work that yields it.
 
         Args:
             words: docker's arguments.
-            seconds: the longest it may be silent.
+            seconds: the longest it may be silent, if not as long as any change.
             stdin: pieces of what it reads.
             interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
                 removed then.
+            shown: see ``Call``; it may be interrupted.
+            needless: see ``Call``.
         """
+        interruptible = interruptible or bool(shown)
         check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
-        seconds = min(seconds, max(SHORTEST_SECONDS, self.until - time.monotonic()))
-        return run.capture(self.client, words, self.environment(), seconds=seconds, stdin=stdin, check=check)
+        most = seconds or (run.SILENT_SECONDS if shown else run.CHANGE_SECONDS)
+        most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
+        env = self.environment()
+        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless)
+
+    def question(self, words: Sequence[str]) -> Call:
+        """Return a call that changes nothing; it is short, and a signal ends it."""
+        return self.call(words, seconds=run.QUERY_SECONDS, interruptible=True)
 
     def bounded(self, until: float, check: run.Check) -> Engine:
         """Return the same engine for calls that have one end in common.
 
         Args:
             until: seconds of ``time.monotonic()``; a call that begins later has a moment all the same.
-            check: see ``run.capture``.
+            check: see ``Call``.
         """
         return replace(self, until=until, check=check)
 
     def query(self, words: Sequence[str]) -> run.Result:
-        """Run a docker call that changes nothing; it is short, and a signal ends it."""
-        return self.capture(words, seconds=run.QUERY_SECONDS, interruptible=True)
-
-    def stream(self, words: Sequence[str], *, stdin: bytes = b"", quiet_errors: bool = False) -> run.Result:
-        """Run a long docker call and let the user watch; see ``run.stream``."""
-        return run.stream(self.client, words, self.environment(), stdin=stdin, quiet_errors=quiet_errors)
+        """Ask docker for something, and wait for the answer."""
+        return calls.perform(calls.one(self.question(words)))
 
     def foreground(self, words: Sequence[str], *, no_stdin: bool = False) -> run.Process:
         """Start docker with our own three streams, in our process group: it has the terminal.
@@ -118,10 +126,6 @@ class Engine:
             no_stdin: keep our stdin from it.
         """
         return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin)
-
-    def beside(self, words: Sequence[str]) -> run.Process:
-        """Start docker beside what has the terminal: without streams, and out of reach of its keys."""
-        return run.beside(self.client, words, self.environment())
 
     def asked(self) -> Engine:
         """Return the engine with the id that it has now.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from claude_bottle.lib.errors import BottleError, ReaderGone
 from claude_bottle.lib.host import wait
@@ -31,6 +31,7 @@ _UNSEEN = re.compile(
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 _own: dict[int, int] = {}  # for a terminal, a descriptor whose mode no other program shares
+_held: list[list[bytes]] = []  # where messages go for now, the innermost last
 _ending: list[float] = []  # until when the readers of a command that ends are waited for
 
 
@@ -75,8 +76,25 @@ def write(data: bytes, fd: int = STDERR) -> None:
         data: what to write.
         fd: where to.
     """
+    if _held and fd == STDERR:
+        _held[-1].append(data)
+        return
     with suppress(OSError):
         _write(data, fd)
+
+
+@contextmanager
+def held(pieces: list[bytes]) -> Iterator[None]:
+    """Keep what is said on stderr, for as long as the block runs.
+
+    Args:
+        pieces: what it is added to.
+    """
+    _held.append(pieces)
+    try:
+        yield
+    finally:
+        _held.pop()
 
 
 def _write(data: bytes, fd: int) -> None:

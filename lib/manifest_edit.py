@@ -12,7 +12,7 @@ from typing import Any
 
 from claude_bottle.lib import env, log
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import process, run, terminal, wait
+from claude_bottle.lib.host import calls, process, run, terminal, wait
 from claude_bottle.lib.manifest import (
     FILE_NAME,
     Manifest,
@@ -237,7 +237,7 @@ def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
     words = [*command[1:], copy]
     how: dict[str, Any] = {"stdin": None, "stdout": None, "stderr": None, "preexec_fn": process.give_cores_back}
     with wait.interrupts_ignored():  # Ctrl-C belongs to the editor
-        status = terminal.tty_hand_over(lambda: run.finish(run.spawn(program, words, **how)))
+        status = terminal.tty_hand_over(lambda: calls.finish(run.spawn(program, words, **how)))
     if status:
         raise BottleError(failure)
 

@@ -9,6 +9,7 @@ from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.subnets import host_routes, subnets
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.teardown.journal import Journal
@@ -39,7 +40,7 @@ class Network:
     subnet: IPv4Network
 
 
-def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Network:
+def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Work[Network]:
     """Create the network that the bottle sits on (shell: network_create_internal).
 
     Args:
@@ -54,7 +55,7 @@ def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: I
     return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), pool)
 
 
-def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Network:
+def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Work[Network]:
     """Create the network that the sidecar reaches out through (shell: network_create_egress).
 
     Args:
@@ -69,12 +70,14 @@ def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv
     return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), pool)
 
 
-def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network) -> Network:
+def _network_create(
+    engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network
+) -> Work[Network]:
     taken = host_routes(engine)
     words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        made = _on_a_free_subnet(engine, journal, role, name, words, list(subnets(pool, name, taken)))
+        made = yield from _on_a_free_subnet(engine, journal, role, name, words, list(subnets(pool, name, taken)))
         if made:
             return made
     raise BottleError(f"no free network name for '{base}'")
@@ -82,13 +85,13 @@ def _network_create(engine: Engine, journal: Journal, slug: str, role: str, base
 
 def _on_a_free_subnet(
     engine: Engine, journal: Journal, role: str, name: str, words: list[str], order: list[IPv4Network]
-) -> Network | None:
-    """Return the network, or None where its name is taken: the create call is the arbiter of both.
+) -> Work[Network | None]:
+    """Make the network; it comes to None where its name is taken: the create call is the arbiter of both.
 
     Of two creates of one name and moment an engine may refuse neither, but it gives their common subnet to one only.
     """
     for subnet in order:
-        made = docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
+        made = yield from docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
         if made.ok:
             log.log_info(f"creating network {name}")
             return Network(made.text.strip(), name, subnet)
@@ -97,7 +100,7 @@ def _on_a_free_subnet(
         if OVERLAP not in made.failure:
             log.log_info(f"creating network {name}")
             raise DockerError(f"docker network create failed: {made.failure}")
-        if subnet == order[0] and docker.docker_exists(engine, NETWORK, name):
+        if subnet == order[0] and (yield from docker.docker_exists(engine, NETWORK, name)):
             return None
     log.log_info(f"creating network {name}")
     reason = f"no free subnet for network '{name}': all of the {len(order)} that were tried are in use"

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 
 from claude_bottle.lib import docker, log, pipelock_hosts
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.files import tarstream
-from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import ERR, OUT, Talk, Work, attach, one, perform
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.subnets import sidecar_address
-from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR
+from claude_bottle.lib.teardown.inventory import SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
 
-CONFIG_PATH = "/etc/pipelock.yaml"
+# Nobody can write its configuration into it, and it can write nothing itself.
+CONFIG = "/dev/stdin"
+CONFINEMENT = ("-i", "--read-only", "--user", "65534:65534")
 HEALTHY_SECONDS = 30.0
-POLL_SECONDS = 0.1
 LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
 ALIAS = "claude-bottle-pipelock"
@@ -116,117 +116,108 @@ def _exclusions(hosts: Sequence[str]) -> str:
     return "    subdomain_entropy_exclusions:\n" + _items(excluded, "      ") if excluded else ""
 
 
-def pipelock_pull(engine: Engine, image: str) -> None:
-    """Fetch the sidecar's image unless the engine has it; docker shows its progress.
+def pipelock_create(
+    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str
+) -> Work[tuple[str, str]]:
+    """Create the sidecar under the first free name; it comes to its name and its id.
 
     Raises:
-        DockerError: it cannot be had.
-        Interrupted: a signal stopped it.
+        BottleError: docker refused, the image cannot be had, or every name is taken.
+        Interrupted: a signal stopped the fetching of the image.
     """
-    if engine.query(["image", "inspect", image]).ok:
-        return
+    words = ["--network", network.identity, "--ip", sidecar_address(network.subnet), "--network-alias", ALIAS]
+    words += [*CONFINEMENT, "--pull", "never", image, "run", "--config", CONFIG, "--listen", f"0.0.0.0:{port}"]
+    for name in docker.container_names(pipelock_container_name(slug)):
+        made = yield from docker.create_container(engine, journal, slug, SIDECAR, name, words)
+        if docker.has_no_image(made):
+            yield from _pull(engine, image)
+            made = yield from docker.create_container(engine, journal, slug, SIDECAR, name, words)
+        if docker.is_name_conflict(made):
+            continue
+        log.log_info(f"starting pipelock {name}")
+        if made.ok:
+            return name, made.text.strip()
+        raise DockerError(f"pipelock: docker create failed: {made.failure}")
+    raise AssertionError("container_names ends with an error")
+
+
+def _pull(engine: Engine, image: str) -> Work[None]:
+    """Fetch the sidecar's image; docker shows its progress."""
     log.log_info(f"pulling image {image}")
-    result = engine.stream(["pull", image], quiet_errors=True)
+    result = yield engine.call(["pull", image], shown=(OUT,))
     if not result.ok:
         raise DockerError(f"pipelock: docker create failed: {result.failure}")
 
 
-def pipelock_create(
-    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str
-) -> tuple[str, str]:
-    """Create the sidecar under the first free name.
+def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> Work[Watch]:
+    """Connect and start the sidecar, with its configuration on stdin; it comes to who notices its end.
 
-    Returns:
-        Its name and its id.
-
-    Raises:
-        BottleError: docker refused, or every name is taken.
-    """
-    words = [
-        "--network",
-        network.identity,
-        "--ip",
-        sidecar_address(network.subnet),
-        "--network-alias",
-        ALIAS,
-        "--pull",
-        "never",
-        image,
-    ]
-    words += ["run", "--config", CONFIG_PATH, "--listen", f"0.0.0.0:{port}"]
-    for name in docker.container_names(pipelock_container_name(slug)):
-        if docker.docker_exists(engine, CONTAINER, name):
-            continue
-        log.log_info(f"starting pipelock {name}")
-        made = docker.create_container(engine, journal, slug, SIDECAR, name, words)
-        if made.ok:
-            return name, made.text.strip()
-        if not docker.is_name_conflict(made):
-            raise DockerError(f"pipelock: docker create failed: {made.failure}")
-    raise AssertionError("container_names ends with an error")
-
-
-def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str, port: str) -> None:
-    """Configure, connect and start the sidecar, and wait until it is healthy (shell: pipelock_start).
+    The client stays attached. The sidecar's first word says that it runs, not that it listens already.
 
     Args:
         engine: to ask.
         sidecar: its id.
         egress: the egress network.
         yaml: its configuration.
-        port: where it listens.
 
     Raises:
-        DockerError: a step failed, or it is not healthy in time.
-        Interrupted: a signal arrived meanwhile.
+        DockerError: docker refused.
     """
-    config = [*tarstream.member("pipelock.yaml", log.encode(yaml), owner=0), tarstream.END]
-    docker.docker_step(engine, "pipelock: docker cp", ["cp", "-", f"{sidecar}:/etc"], config)
-    address = ("--ip", sidecar_address(egress.subnet))
-    connect = ["network", "connect", *address, egress.identity, sidecar]
-    docker.docker_step(engine, "pipelock: docker network connect", connect)
-    docker.docker_step(engine, "pipelock: docker start", ["start", sidecar])
-    _await_health(engine, sidecar, port)
+    connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
+    yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
+    words = ["start", "-ai", sidecar]
+    talk = attach(engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True))
+    started = yield talk
+    watch = Watch(engine, sidecar, talk)
+    if not started.ok:
+        state = yield engine.question(_state(sidecar))
+        raise (
+            watch.stopped()
+            if state.text == "exited"
+            else DockerError(f"pipelock: docker start failed: {started.failure}")
+        )
+    return watch
 
 
-def _await_health(engine: Engine, sidecar: str, port: str) -> None:
-    deadline = time.monotonic() + HEALTHY_SECONDS
-    while time.monotonic() < deadline:
-        look = engine.query(["exec", sidecar, "/pipelock", "healthcheck", "--addr", f"127.0.0.1:{port}"])
-        if look.ok:
-            return
-        if "is not running" in look.failure:
-            raise DockerError("pipelock: the sidecar stopped right after its start", _last_words(engine, sidecar))
-        wait.pause(POLL_SECONDS, interruptible=True)
-    raise DockerError(
-        f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s", _last_words(engine, sidecar)
-    )
-
-
-def _last_words(engine: Engine, sidecar: str) -> list[str]:
-    said = engine.query(["logs", "--tail", str(LOG_LINES), sidecar])
-    return (said.text + "\n" + said.failure).strip().splitlines()[-LOG_LINES:]
+def _state(sidecar: str) -> list[str]:
+    return ["container", "inspect", "--format", "{{.State.Status}}", sidecar]
 
 
 class Watch:
-    """Notices the end of the sidecar while a session runs, by a ``docker wait`` that ends with it.
+    """Notices the end of the sidecar, by the client that is attached to it.
 
     Args:
         engine: to ask.
         sidecar: its id.
+        talk: with the client.
     """
 
-    def __init__(self, engine: Engine, sidecar: str) -> None:
-        self._engine, self._sidecar = engine, sidecar
-        self._call = engine.beside(["wait", sidecar])
+    def __init__(self, engine: Engine, sidecar: str, talk: Talk) -> None:
+        self._engine, self._sidecar, self._talk = engine, sidecar, talk
         self._ended: bool | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether its client has ended, for whatever reason."""
+        return self._talk.ended
+
+    def stopped(self) -> DockerError:
+        """Return the error for a sidecar that has ended before there was a session, with its last words."""
+        return DockerError("pipelock: the sidecar stopped right after its start", self._last_words())
+
+    def not_healthy(self) -> DockerError:
+        """Return the error for a sidecar that runs and does not answer."""
+        reason = f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s"
+        return DockerError(reason, self._last_words())
+
+    def _last_words(self) -> list[str]:
+        said = self._talk.said(OUT) + b"\n" + self._talk.said(ERR)
+        return run.decode(said).strip().splitlines()[-LOG_LINES:]
 
     def has_ended(self) -> bool:
         """Say whether the sidecar runs no more; an engine that gives no answer is no proof."""
-        if self._ended is None and self._call.poll() is not None:
-            look = self._engine.capture(
-                ["container", "inspect", "--format", "{{.State.Status}}", self._sidecar], seconds=run.QUERY_SECONDS
-            )
+        if self._ended is None and self.is_alone:
+            look = perform(one(self._engine.call(_state(self._sidecar), seconds=run.QUERY_SECONDS)))
             self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
         return bool(self._ended)
 
@@ -234,7 +225,3 @@ class Watch:
         """Say the same after a look of now, whatever an earlier one said."""
         self._ended = self._ended or None
         return self.has_ended()
-
-    def close(self) -> None:
-        """End the call."""
-        run.stop(self._call)

@@ -7,9 +7,25 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
+if (@ARGV && $ARGV[0] eq '--prepare') { shift @ARGV; exit prepare(@ARGV); }
 my ($file, @words) = @ARGV;
 my %values = read_values($file);
 my $program = find_program($words[0]);
+
+sub prepare {
+    my ($path, $host, $port, $seconds) = @_;
+    my $data = do { local $/; <STDIN> };
+    if (length($data // '')) { umask 077; open my $out, '>:raw', $path or fail("x $!"); print $out $data; close $out; }
+    require IO::Socket::INET;
+    my $end = time + $seconds;
+    while (time < $end) {
+        my $s = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port, Timeout => 1);
+        if ($s) { print $s "GET /health HTTP/1.0\r\n\r\n"; my $l = <$s>; return 0 if ($l // '') =~ / 200 /; }
+        select undef, undef, undef, 0.05;
+    }
+    print STDERR "claude-bottle: error: the sidecar does not answer\n";
+    return 1;
+}
 
 sub fail {
     my ($text) = @_;

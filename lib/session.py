@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import os
 
-from claude_bottle.lib import docker, env_resolve, log, pipelock
+from claude_bottle.lib import docker, log, pipelock
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import SidecarLost
-from claude_bottle.lib.host import run, terminal
+from claude_bottle.lib.errors import DockerError, SidecarLost
+from claude_bottle.lib.host import calls, run, terminal
+from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
 
 TERMINAL = "-it"
+UNHEALTHY = "the sidecar does not answer"  # in the words of the session's program
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 # Nobody types this: an empty value means docker's own keys, and "none" is refused.
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
-def feed_values(engine: Engine, container: str, secrets: env_resolve.Secrets) -> None:
-    """Put the values where only the session's first process finds them: a file in memory, read once.
+def prepare(
+    engine: Engine, container: str, values: bytes, sidecar: str, port: str, watch: pipelock.Watch
+) -> Work[None]:
+    """Put the values where only the session's first process finds them, and wait until the sidecar answers the bottle.
 
-    An ``exec -e`` would pass them through a file on the engine's disk, and every helper would obey a container's own.
+    A file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and every
+    helper would obey a container's own.
+
+    Args:
+        engine: to ask.
+        container: the agent's id.
+        values: the session's.
+        sidecar: the sidecar's host name.
+        port: the sidecar's.
+        watch: notices the sidecar's end.
 
     Raises:
-        DockerError: docker refused.
+        DockerError: docker refused, or the sidecar does not answer.
+        Interrupted: a signal arrived meanwhile.
     """
-    payload = secrets.payload()
-    if payload:
-        words = docker.helper(container, ["/bin/sh", "-c", f"umask 077; cat >{VALUES_FILE}"], flags=["-i"])
-        docker.docker_step(engine, "docker exec", words, [payload])
+    words = [SESSION_PROGRAM, "--prepare", VALUES_FILE, sidecar, port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
+    call = docker.helper(container, words, flags=["-i"])
+    most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
+    done = yield engine.call(call, seconds=most, stdin=[values], interruptible=True, needless=lambda: watch.is_alone)
+    if not done.ok and watch.is_alone:
+        raise watch.stopped()
+    if not done.ok:
+        raise watch.not_healthy() if UNHEALTHY in done.failure else DockerError(f"docker exec failed: {done.failure}")
 
 
 def claude_words(plan: Plan) -> list[str]:
@@ -61,7 +79,7 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) -> int:
+def attach(engine: Engine, plan: Plan, container: str, name: str, watch: pipelock.Watch) -> int:
     """Run the session in the foreground, and look after the sidecar meanwhile (shell: attach).
 
     Args:
@@ -69,7 +87,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
         plan: of the start.
         container: the agent's id.
         name: its name, for the message.
-        sidecar: the sidecar's id.
+        watch: notices the sidecar's end.
 
     Returns:
         The session's own exit status.
@@ -80,18 +98,12 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
     """
     log.log_info(f"attaching to {name}")
     on_terminal = terminal.tty_in_foreground()
-    watch = pipelock.Watch(engine, sidecar)
-    try:
-        if on_terminal:
-            status = terminal.tty_hand_over(
-                lambda: run.finish(engine.foreground(session_words(plan, container, TERMINAL)))
-            )
-        else:
-            status = _without_terminal(engine, plan, container, watch)
-        lost = watch.look_again()
-    finally:
-        watch.close()
-    if lost:
+    if on_terminal:
+        words = session_words(plan, container, TERMINAL)
+        status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
+    else:
+        status = _without_terminal(engine, plan, container, watch)
+    if watch.look_again():
         if not on_terminal:
             raise SidecarLost
         log.log_warn(SidecarLost().message)
@@ -101,4 +113,4 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, sidecar: str) 
 def _without_terminal(engine: Engine, plan: Plan, container: str, watch: pipelock.Watch) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
-    return run.finish(engine.foreground(words, no_stdin=typed), watch.has_ended)
+    return calls.finish(engine.foreground(words, no_stdin=typed), watch.has_ended)

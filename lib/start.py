@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import env_resolve, log, plan, session, stage, steps
+from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.host import run, terminal, wait
+from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
 from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
@@ -42,6 +43,7 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
     finally:
         log.hurry()
         remains = cleanup.cleanup_all(engine, reaper.journal)
+        calls.detach_all()
         if remains.left:
             status = status or 1
         if remains.final:
@@ -67,11 +69,9 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
-    made = steps.run_steps(steps.Launch(engine, planned, reaper.journal, staged))
+    made = runner.run_steps(Launch(engine, planned, reaper.journal, staged, secrets.payload()))
     agent = made["agent"]
-    session.feed_values(engine, agent.identity, secrets)
-    wait.check_signals()
-    return session.attach(engine, planned, agent.identity, agent.name, made["sidecar"].identity)
+    return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
 
 
 def _ask(name: str, question: str) -> str:

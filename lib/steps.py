@@ -1,7 +1,7 @@
-"""A start as named steps, each saying what it needs and what it makes, and the runner that walks them.
+"""A start as named steps, each saying what it needs and what it makes.
 
-Nothing is undone here when a step fails: that is ``cleanup_all``'s alone. A step gets what it needs by name and hands
-back what it makes, so that the order can change without touching a step.
+A step gets what it needs by name and hands back what it makes; it is begun as soon as its needs are there, beside the
+others (``runner``). Nothing is undone here when one fails: that is ``cleanup_all``'s alone.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, env, log, network, pipelock, ssh_setup
+from claude_bottle.lib import docker, env, log, network, pipelock, session, ssh_setup
+from claude_bottle.lib.docker import Image
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import workspace
-from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.network import Network
+from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory
@@ -31,14 +35,15 @@ class Launch:
     plan: Plan
     journal: Journal
     stage: Path
+    values: bytes  # the session's, secrets among them
 
 
 @dataclass(frozen=True)
-class Made:
-    """A thing on the engine: its id, which calls go by, and its name, which messages go by."""
+class Container:
+    """A container that was made: its id, which calls go by, and its name, which messages go by."""
 
     identity: str
-    name: str = ""
+    name: str
 
 
 @dataclass(frozen=True)
@@ -47,62 +52,59 @@ class Step:
 
     needs: tuple[str, ...]
     makes: str
-    run: Callable[..., Made | Network]
+    work: Callable[..., Work[Any]]
 
 
-def build(launch: Launch) -> Made:
+def build(launch: Launch) -> Work[Image]:
     """Build the image."""
     tag = launch.plan.settings.image
     named = tag != env.DEFAULT_IMAGE
-    return Made(docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named), tag)
+    return docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named)
 
 
-def build_workspace(launch: Launch, image: Made) -> Made:
+def build_workspace(launch: Launch, base: Image) -> Work[Image]:
     """Build the image with the working directory in it, if one was asked for by name; the user keeps it."""
     plan = launch.plan
     if not (plan.request.with_cwd and plan.settings.derived_image):
-        return image
+        return base
     tag, home, id_file = plan.settings.derived_image, plan.settings.bottle_home, launch.stage / "image-id"
-    return Made(docker.docker_build_derived(launch.engine, tag, image.name, home, plan.cwd, id_file), tag)
+    return (yield from docker.docker_build_derived(launch.engine, tag, base, home, plan.cwd, id_file))
 
 
-def create_internal(launch: Launch) -> Network:
+def create_internal(launch: Launch) -> Work[Network]:
     """Make the bottle's own network."""
     plan = launch.plan
     return network.network_create_internal(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
 
 
-def create_egress(launch: Launch) -> Network:
+def create_egress(launch: Launch) -> Work[Network]:
     """Make the sidecar's way out."""
     plan = launch.plan
     return network.network_create_egress(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
 
 
-def pull_sidecar(launch: Launch) -> Made:
-    """Have the sidecar's image."""
-    pipelock.pipelock_pull(launch.engine, launch.plan.settings.pipelock_image)
-    return Made(launch.plan.settings.pipelock_image)
-
-
-def start_sidecar(launch: Launch, internal: Network, egress: Network, sidecar_image: Made) -> Made:
-    """Have a healthy sidecar on both networks."""
-    plan = launch.plan
-    port = plan.settings.pipelock_port
-    name, identity = pipelock.pipelock_create(
-        launch.engine, launch.journal, plan.slug, internal, sidecar_image.identity, port
+def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
+    """Make the sidecar."""
+    plan, settings = launch.plan, launch.plan.settings
+    name, identity = yield from pipelock.pipelock_create(
+        launch.engine, launch.journal, plan.slug, internal, settings.pipelock_image, settings.pipelock_port
     )
-    pipelock.pipelock_start(launch.engine, identity, egress, plan.yaml, port)
-    return Made(identity, name)
+    return Container(identity, name)
 
 
-def start_agent(launch: Launch, workspace: Made, internal: Network, sidecar: Made) -> Made:
-    """Have a running bottle with everything in it, but no values yet."""
-    made, started = _try_agent(launch, workspace, internal, sidecar, agent_container.NO_IPV6, log.log_info)
+def start_sidecar(launch: Launch, sidecar: Container, egress: Network) -> Work[Watch]:
+    """Have the sidecar run on both networks."""
+    return pipelock.pipelock_start(launch.engine, sidecar.identity, egress, launch.plan.yaml)
+
+
+def start_agent(launch: Launch, image: Image, internal: Network, sidecar: Container) -> Work[Container]:
+    """Have a running bottle, with the prompt and the skills in it."""
+    made, started = yield from _try_agent(launch, image, internal, sidecar, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
-        removal = inventory.remove(launch.engine, inventory.CONTAINER, [made.identity])
+        removal = yield from inventory.remove(launch.engine, inventory.CONTAINER, [made.identity])
         if removal.left:
             raise DockerError(f"docker rm failed: {removal.failure}")
-        made, started = _try_agent(launch, workspace, internal, sidecar, (), lambda said_before: None)
+        made, started = yield from _try_agent(launch, image, internal, sidecar, (), lambda said_before: None)
     if not started.ok:
         raise DockerError(f"docker run failed: {started.failure}")
     return made
@@ -110,74 +112,52 @@ def start_agent(launch: Launch, workspace: Made, internal: Network, sidecar: Mad
 
 def _try_agent(
     launch: Launch,
-    workspace: Made,
+    image: Image,
     internal: Network,
-    sidecar: Made,
+    sidecar: Container,
     extra: Sequence[str],
     say: agent_container.Say,
-) -> tuple[Made, run.Result]:
-    plan = launch.plan
+) -> Work[tuple[Container, Result]]:
+    engine, plan = launch.engine, launch.plan
     proxy = pipelock.pipelock_proxy_url(sidecar.name, plan.settings.pipelock_port)
     address = ("--ip", agent_address(internal.subnet))
-    options = [*agent_container.agent_options(plan, internal.identity, workspace.name), *address, *extra]
-    name, identity = agent_container.agent_create(
-        launch.engine, launch.journal, plan, options, workspace.identity, proxy, say
-    )
-    agent_container.copy_seed(launch.engine, plan, identity, name, say)
-    late = agent_container.skills_in_image(launch.engine, plan, identity)  # nothing can be removed before the start
-    if not late:
-        agent_container.copy_skills(launch.engine, plan, identity, name, say)
-    agent_container.copy_session_program(launch.engine, identity)
-    started = agent_container.agent_start(launch.engine, identity)
+    options = [*agent_container.agent_options(plan, internal.identity, image.tag), *address, *extra]
+    name, identity = yield from agent_container.agent_create(engine, launch.journal, plan, options, image, proxy, say)
+    late = yield from agent_container.skills_in_image(engine, plan, identity)
+    yield from agent_container.copy_files(engine, plan, identity, name, say, not late)
+    started = yield from agent_container.agent_start(engine, identity)
     if late and started.ok:
-        agent_container.remove_skills(launch.engine, plan, identity)
-        agent_container.copy_skills(launch.engine, plan, identity, name, say)
-    return Made(identity, name), started
+        yield from agent_container.remove_skills(engine, plan, identity)
+        yield from agent_container.copy_skills(engine, plan, identity, name, say)
+    return Container(identity, name), started
 
 
-def set_up_ssh(launch: Launch, agent: Made, sidecar: Made) -> Made:
+def set_up_ssh(launch: Launch, agent: Container, sidecar: Container) -> Work[None]:
     """Have ssh work in the bottle, if it has entries."""
     host = pipelock.pipelock_host(sidecar.name)
-    ssh_setup.ssh_setup(launch.engine, launch.plan, agent.identity, agent.name, host)
-    return agent
+    return ssh_setup.ssh_setup(launch.engine, launch.plan, agent.identity, agent.name, host)
 
 
-def copy_workspace(launch: Launch, agent: Made) -> Made:
+def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
     """Have the working directory in the bottle, if it was asked for."""
-    workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
-    return agent
+    return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
 
 
-STEPS = (
-    Step((), "image", build),
-    Step(("image",), "workspace", build_workspace),
+def prepare(launch: Launch, agent: Container, sidecar: Container, watch: Watch) -> Work[None]:
+    """Have the session's values in the bottle, and the sidecar answering it."""
+    host, port = pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
+    return session.prepare(launch.engine, agent.identity, launch.values, host, port, watch)
+
+
+STEPS = (  # in the order in which they are told
+    Step((), "base", build),
+    Step(("base",), "image", build_workspace),
     Step((), "internal", create_internal),
     Step((), "egress", create_egress),
-    Step((), "sidecar_image", pull_sidecar),
-    Step(("internal", "egress", "sidecar_image"), "sidecar", start_sidecar),
-    Step(("workspace", "internal", "sidecar"), "agent", start_agent),
+    Step(("internal",), "sidecar", create_sidecar),
+    Step(("sidecar", "egress"), "watch", start_sidecar),
+    Step(("image", "internal", "sidecar"), "agent", start_agent),
     Step(("agent", "sidecar"), "ssh", set_up_ssh),
     Step(("agent",), "files", copy_workspace),
+    Step(("agent", "sidecar", "watch"), "ready", prepare),
 )
-
-
-def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Made | Network]:
-    """Walk the steps in order; a pending signal stops the walk between two of them.
-
-    Args:
-        launch: what every step may read.
-        steps: in an order in which each one's needs have been made.
-
-    Returns:
-        All that was made, by name.
-
-    Raises:
-        BottleError: a step failed.
-        Interrupted: a signal arrived.
-    """
-    facts: dict[str, Made | Network] = {}
-    for step in steps:
-        wait.check_signals()
-        facts[step.makes] = step.run(launch, **{need: facts[need] for need in step.needs})
-    wait.check_signals()
-    return facts

@@ -10,13 +10,15 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
-from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import Work
 
 QUIET_SECONDS = 2.0
 EVERY_SECONDS = 3.0
 
 
-def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float | None = None) -> None:
+def copy_in(
+    engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float | None = None
+) -> Work[None]:
     """Unpack a tar stream in a container's root folder.
 
     Args:
@@ -37,7 +39,7 @@ def copy_in(engine: Engine, what: str, container: str, pieces: Iterable[bytes], 
 
     words, data = ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream()))
     try:
-        result = engine.capture(words, stdin=data, seconds=seconds or run.CHANGE_SECONDS, interruptible=True)
+        result = yield engine.call(words, stdin=data, seconds=seconds, interruptible=True)
     except OSError as problem:
         raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
     if not result.ok:

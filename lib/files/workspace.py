@@ -12,6 +12,7 @@ from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.files.project import GIT, IGNORE, Project, left_out
 from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
 
 # Nothing of the repository's own may run for this.
@@ -27,7 +28,7 @@ _GIT = (
 )
 
 
-def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> None:
+def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Work[None]:
     """Put the working directory in, if it was asked for, owned by node; into a derived image only what is not in it.
 
     Args:
@@ -48,12 +49,12 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Non
     if project.git:
         log.log_info(f"copying {GIT} into {name}:{plan.workspace}/{GIT}")
     if plan.settings.derived_image:
-        _mend_dockerignore(engine, plan, container)
+        yield from _mend_dockerignore(engine, plan, container)
         if project.git:
-            copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project), run.SILENT_SECONDS)
+            yield from copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project), run.SILENT_SECONDS)
     else:
-        copy_in(engine, "copying workspace", container, _all(plan, project), run.SILENT_SECONDS)
-    _mark_left_out(engine, plan, project, container)
+        yield from copy_in(engine, "copying workspace", container, _all(plan, project), run.SILENT_SECONDS)
+    yield from _mark_left_out(engine, plan, project, container)
 
 
 def _all(plan: Plan, project: Project) -> Iterator[bytes]:
@@ -73,7 +74,7 @@ def _git_alone(plan: Plan, project: Project) -> Iterator[bytes]:
     return tarstream.tree(plan.cwd, folder, choose=project.choose_git, links=project.links, mode=0o755)
 
 
-def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str) -> None:
+def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str) -> Work[None]:
     """Have git in the bottle know that tracked files which stayed out are not deleted."""
     try:
         marked = b"".join(log.encode(path) + b"\0" for path in left_out(project))
@@ -83,16 +84,16 @@ def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str)
         git = [*_GIT, "update-index", "-z", "--skip-worktree", "--stdin"]
         flags = ["-i", "-w", plan.workspace]
         words = docker.helper(container, git, user="node", flags=flags, variables=_GIT_VARIABLES)
-        docker.docker_step(engine, f"marking files that {IGNORE} leaves out", words, [marked])
+        yield from docker.docker_step(engine, f"marking files that {IGNORE} leaves out", words, [marked])
 
 
-def _mend_dockerignore(engine: Engine, plan: Plan, container: str) -> None:
+def _mend_dockerignore(engine: Engine, plan: Plan, container: str) -> Work[None]:
     """Put the workspace's .dockerignore back: docker's legacy builder adds a line of its own to the image's copy."""
     source = Path(plan.cwd, IGNORE)
     if source.is_symlink() or not source.is_file():
         return
-    held = engine.query(["cp", f"{container}:{plan.workspace}/{IGNORE}", "-"])
+    held = yield engine.question(["cp", f"{container}:{plan.workspace}/{IGNORE}", "-"])
     wanted = source.read_bytes()
     if held.ok and wanted not in tarstream.contents(held.out).values():  # not ok: the file keeps itself out
         path, mode = f"{plan.workspace}/{IGNORE}".lstrip("/"), stat.S_IMODE(source.stat().st_mode)
-        copy_in(engine, f"copying {IGNORE}", container, tarstream.member(path, wanted, mode))
+        yield from copy_in(engine, f"copying {IGNORE}", container, tarstream.member(path, wanted, mode))

@@ -12,6 +12,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import terminal, wait
+from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
 from claude_bottle.lib.teardown.journal import Journal
@@ -115,12 +116,24 @@ class Teardown:
         self.left, self.unanswered, self.no_client = {}, False, False
         self.kept.clear()
         try:
-            if self._is_the_same_engine():
+            for kind in (CONTAINER, NETWORK):
+                self._remove_known(kind)
+            if self.journal.on_the_engine() and self._is_the_same_engine():
                 for kind in (CONTAINER, NETWORK):
                     self._remove_all(kind)
         except OSError as problem:  # the docker client is gone, or no process can be had
             self.no_client = True
             self._all_left(problem.strerror or str(problem))
+
+    def _remove_known(self, kind: str) -> None:
+        """Remove in one call what docker gave ids of; what it says that it has removed was on the same engine."""
+        known = {it.identity: it for it in self.journal.on_the_engine() if it.kind == kind and it.identity}
+        if not known:
+            return
+        self.doing = f"removing {kind}{'s' * (len(known) > 1)} {', '.join(repr(it.name) for it in known.values())}"
+        for identity in perform(inventory.removed(self.engine, kind, list(known))):
+            self._answered()
+            self.journal.answered(known[identity], "")
 
     def _is_the_same_engine(self) -> bool:
         self.doing = "asking the engine"
@@ -162,7 +175,7 @@ class Teardown:
 
     def _remove(self, item: Item) -> None:
         self.doing = f"removing {item.kind} '{item.name}'"
-        removal = inventory.remove(self.engine, item.kind, [item.identity])
+        removal = perform(inventory.remove(self.engine, item.kind, [item.identity]))
         self._answered()
         if removal.left:
             self.left[f"{item.kind} '{item.name}'"] = removal.failure

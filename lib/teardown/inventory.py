@@ -16,6 +16,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import Work, perform
 
 PREFIX = "claude-bottle."
 CONTAINER = "container"
@@ -129,7 +130,12 @@ def of_launch(launch: str) -> tuple[str, str]:
 
 
 def look(engine: Engine, kind: str, words: Sequence[str]) -> list[Item]:
-    """Return what the engine has of a kind.
+    """Return what the engine has of a kind; see ``find``."""
+    return perform(find(engine, kind, words))
+
+
+def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
+    """Find what the engine has of a kind.
 
     Args:
         engine: to ask.
@@ -141,7 +147,7 @@ def look(engine: Engine, kind: str, words: Sequence[str]) -> list[Item]:
     """
     columns = ("{{.ID}}", *_NAMES[kind], *(f'{{{{.Label "{PREFIX}{name}"}}}}' for name in _LABELS))
     call = [*_LISTS[kind], *words, "--no-trunc", "--format", "\t".join(columns)]
-    answer = engine.query(call)
+    answer = yield engine.question(call)
     if not answer.ok:
         raise LookFailed(call[0], answer)
     rows = (line.split("\t") for line in answer.text.split("\n") if line)
@@ -196,7 +202,19 @@ class Removal:
     timed_out: bool = False
 
 
-def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Removal:
+def removed(engine: Engine, kind: str, identities: Sequence[str]) -> Work[list[str]]:
+    """Remove things by id, in one call; it comes to those that docker says it has removed.
+
+    Args:
+        engine: to ask.
+        kind: of all of them.
+        identities: their ids.
+    """
+    answer = yield engine.call([*_REMOVES[kind], *identities])
+    return [identity for identity in identities if identity in answer.text.split()]
+
+
+def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Work[Removal]:
     """Remove things by id; what is gone already counts as removed (shell: docker_rm, network_remove).
 
     Args:
@@ -204,16 +222,16 @@ def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Removal:
         kind: of all of them.
         identities: their ids.
     """
-    removed = engine.capture([*_REMOVES[kind], *identities])
-    rest = [identity for identity in identities if identity not in removed.text.split()]
+    answer = yield engine.call([*_REMOVES[kind], *identities])
+    rest = [identity for identity in identities if identity not in answer.text.split()]
     if not rest:
         return Removal()
     filters = [word for identity in rest for word in ("--filter", f"id={identity}")]
     every = ["-a"] if kind == CONTAINER else []
     try:
-        there = {item.identity for item in look(engine, kind, [*every, *filters])}
+        there = {item.identity for item in (yield from find(engine, kind, [*every, *filters]))}
     except LookFailed as failure:
-        return Removal(tuple(rest), removed.failure or failure.answer.failure, True)
+        return Removal(tuple(rest), answer.failure or failure.answer.failure, True)
     left = tuple(identity for identity in rest if identity in there)
     silent = f"docker {run.call_name(_REMOVES[kind])} did nothing and gave no reason"
-    return Removal(left, removed.failure or silent, removed.timed_out) if left else Removal()
+    return Removal(left, answer.failure or silent, answer.timed_out) if left else Removal()

@@ -1,0 +1,349 @@
+"""Docker calls as values, and the one place that waits for many of them at once.
+
+A piece of work is a generator: what it wants of docker it yields as a ``Call``, and it goes on with the ``Result``. So
+pieces of work run side by side in one thread, each written as if it were alone. ``perform`` does a single one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from claude_bottle.lib import log
+from claude_bottle.lib.host import run, wait
+from claude_bottle.lib.host.run import Process, Result
+
+CHUNK = 65536
+LAST_BYTES = 16384  # kept of the output of what runs long, for who reads its last words
+OUT, ERR = "out", "err"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A docker call that has not begun.
+
+    Attributes:
+        program: path of the docker client.
+        words: docker's arguments.
+        env: its whole environment.
+        seconds: the longest it may be silent; what it did not finish by then it is made to stop.
+        stdin: pieces of what it reads.
+        check: called before each wait. It may end the call by raising, and returns when to call it again at the latest.
+        interruptible: it changes nothing, or only what is removed afterwards: nobody has to wait for its end.
+        shown: names of the streams that the user watches; then it stays in our process group, where Ctrl-C reaches it.
+        needless: looked at before each wait; True ends the call.
+    """
+
+    program: str
+    words: Sequence[str]
+    env: Mapping[str, str]
+    seconds: float
+    stdin: Iterable[bytes] = ()
+    check: run.Check = run.uninterrupted
+    interruptible: bool = False
+    shown: Collection[str] = ()
+    needless: Callable[[], bool] = lambda: False
+
+
+class Talk:
+    """A call under way: fed, and listened to, one ready descriptor at a time.
+
+    Args:
+        call: to begin.
+        attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
+    """
+
+    def __init__(self, call: Call, attached: bool = False) -> None:
+        self.call = call
+        self.problem: BaseException | None = None
+        self._attached, self._spoken = attached, False
+        self._data, self._unsent = iter(call.stdin), b""
+        alone = not call.shown
+        # Its end is what a reaper waits for, but not that of what stays.
+        inherited = tuple(fd for watcher in run.watchers for fd in watcher.inherited) if alone and not attached else ()
+        pipe = subprocess.PIPE
+        self.process: Process = run.spawn(
+            call.program,
+            call.words,
+            call.env,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            new_session=alone,
+            pass_fds=inherited,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        os.set_blocking(self.process.stdin.fileno(), False)
+        self._names = {self.process.stdout.fileno(): OUT, self.process.stderr.fileno(): ERR}
+        self._open = set(self._names)
+        self._said = {OUT: b"", ERR: b""}
+        self._pieces: dict[str, list[bytes]] = {OUT: [], ERR: []}
+        self._deadline = time.monotonic() + self.call.seconds
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, and all it said is here."""
+        return not self._open and self.process.poll() is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether nobody has to wait any more."""
+        over = self.problem is not None or self.ended or time.monotonic() >= self._deadline
+        return over or self._spoken or self.call.needless()
+
+    def look(self) -> float:
+        """Run the check; return when to look again at the latest."""
+        if self.problem is None:
+            try:
+                return min(self._deadline, self.call.check())
+            except BaseException as problem:
+                self.problem = problem
+        return 0.0
+
+    def wants(self) -> tuple[set[int], list[int]]:
+        """Return the descriptors to read from, and to write to."""
+        stdin = self.process.stdin
+        return self._open, [stdin.fileno()] if stdin and not stdin.closed else []
+
+    def move(self, ready: set[int], writing: set[int]) -> None:
+        """Take and give what is possible now; a failure of what feeds it is kept as its problem."""
+        try:
+            mine = self._open & ready
+            for fd in mine:
+                self._take(fd)
+            feeding = [fd for fd in self.wants()[1] if fd in writing]
+            if feeding:
+                self._feed()
+            if mine or feeding:
+                self._deadline = math.inf if self._spoken else time.monotonic() + self.call.seconds
+        except Exception as problem:
+            self.problem = problem
+
+    def _take(self, fd: int) -> None:
+        data = os.read(fd, CHUNK)
+        if not data:
+            self._open.discard(fd)
+        self._pieces[self._names[fd]].append(data)
+        if self._attached:
+            self._spoken = self._spoken or (bool(data) and self._names[fd] == OUT)
+            self._keep_the_end()
+
+    def _feed(self) -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        try:
+            if not self._unsent:
+                self._unsent = next(self._data)
+            self._unsent = self._unsent[os.write(stdin.fileno(), self._unsent) :]
+        except (StopIteration, BrokenPipeError):  # all is said, or nobody listens any more
+            stdin.close()
+        except BlockingIOError:
+            pass
+
+    def show(self) -> None:
+        """Write what the user watches."""
+        for name in self.call.shown:
+            log.write(b"".join(self._pieces[name]))
+        if self.call.shown:
+            self._keep_the_end()
+
+    def _keep_the_end(self) -> None:
+        for name, pieces in self._pieces.items():
+            self._said[name] = (self._said[name] + b"".join(pieces))[-LAST_BYTES:]
+            pieces.clear()
+
+    def said(self, name: str) -> bytes:
+        """Return what it said on one of its streams; of what runs long, the end."""
+        return self._said[name] + b"".join(self._pieces[name])
+
+    def close(self) -> Result:
+        """End what has not ended, and return how it did; what stays, and has spoken, goes on."""
+        if self._spoken and not self.ended:
+            return Result(0)
+        timed_out = self.process.poll() is None and time.monotonic() >= self._deadline
+        status = run.reap(self.process) if self.process.poll() is not None else run.stop(self.process)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream and not stream.closed:
+                stream.close()
+        err = self.said(ERR)
+        if timed_out:
+            name, seconds = run.call_name(self.call.words), self.call.seconds
+            err += f"docker {name} gave no answer within {seconds:.0f} s".encode()
+        return Result(status or int(timed_out), self.said(OUT), err, timed_out)
+
+    def kill(self) -> None:
+        """End it without a word: politely asked, an attached client would pass the signal on."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self._spoken = False
+        self.close()
+
+
+T = TypeVar("T")
+Key = TypeVar("Key", bound=Hashable)
+Wish = Call | Talk
+Work = Generator[Wish, Result, T]  # what does several calls, and comes to something
+
+_attached: list[Talk] = []
+
+
+def attach(call: Call) -> Talk:
+    """Begin a call that stays under way while others come and go; yielded by work, it answers with its first word."""
+    talk = Talk(call, attached=True)
+    _attached.append(talk)
+    return talk
+
+
+def detach_all() -> None:
+    """End what is attached."""
+    while _attached:
+        _attached.pop().kill()
+
+
+def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:
+    """Wait once, for any of some talks or for a deadline; what is attached is served with them."""
+    if any([talk.answered for talk in talks]):
+        return
+    every = [*talks, *(talk for talk in _attached if not talk.ended and talk not in talks)]
+    latest = min([deadline, *(talk.look() for talk in every)])
+    wants = [talk.wants() for talk in every]
+    readable, writable = set[int]().union(*(fds for fds, _ in wants)), [fd for _, fds in wants for fd in fds]
+    ready, writing = wait.wait_for(readable, writable, None if latest == math.inf else latest)
+    for talk in every:
+        talk.move(ready, writing)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of a piece of work."""
+
+    value: T
+    problem: BaseException | None = None
+
+    def get(self) -> T:
+        """Return it; raise what the work raised."""
+        if self.problem is not None:
+            raise self.problem
+        return self.value
+
+
+class Crew(Generic[Key]):
+    """Pieces of work side by side; each waits for one call at a time, and goes on when that has answered.
+
+    Args:
+        voice: the context in which a piece of work, by its key, says something.
+    """
+
+    def __init__(self, voice: Callable[[Key], AbstractContextManager[Any]] = lambda key: nullcontext()) -> None:
+        self._voice = voice
+        self._under_way: dict[Key, tuple[Work[Any], Talk]] = {}
+        self._leaving: set[Key] = set()
+        self._ended: list[tuple[Key, Outcome[Any]]] = []
+
+    def __len__(self) -> int:
+        return len(self._under_way) + len(self._ended)
+
+    def begin(self, key: Key, work: Work[Any]) -> None:
+        """Begin a piece of work.
+
+        Args:
+            key: names it.
+            work: not yet begun.
+        """
+        self._resume(key, work, partial(next, work))
+
+    def turn(self) -> list[tuple[Key, Outcome[Any]]]:
+        """Wait once; return what came of the works that have ended meanwhile."""
+        if not self._ended:
+            _serve([talk for _, talk in self._under_way.values()])
+        for key, (work, talk) in list(self._under_way.items()):
+            with self._voice(key):
+                talk.show()
+            if talk.answered:
+                del self._under_way[key]
+                result = talk.close()
+                go_on = partial(work.send, result) if talk.problem is None else partial(work.throw, talk.problem)
+                self._resume(key, work, go_on)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def leave(self, keys: Iterable[Key]) -> None:
+        """Let works end as soon as they can: where a call may be interrupted at once, else when it has answered."""
+        for key in keys:
+            work, talk = self._under_way.get(key, (None, None))
+            if work is None or talk is None:
+                continue
+            self._leaving.add(key)
+            if talk.call.interruptible:
+                del self._under_way[key]
+                talk.close()
+                work.close()
+
+    def _resume(self, key: Key, work: Work[Any], go_on: Callable[[], Wish]) -> None:
+        try:
+            with self._voice(key):
+                wish = go_on()
+                while key not in self._leaving:
+                    try:
+                        self._under_way[key] = (work, wish if isinstance(wish, Talk) else Talk(wish))
+                        return
+                    except Exception as problem:  # no process can be had
+                        wish = work.throw(problem)
+                work.close()
+        except StopIteration as end:
+            self._ended.append((key, Outcome(end.value)))
+        except BaseException as problem:
+            self._ended.append((key, Outcome(None, problem)))
+
+
+def perform(work: Work[T]) -> T:
+    """Do one piece of work; return what it comes to, or raise what it raises.
+
+    Args:
+        work: not yet begun.
+    """
+    crew: Crew[str] = Crew()
+    crew.begin("", work)
+    ended: list[tuple[str, Outcome[T]]] = []
+    while not ended:
+        ended = crew.turn()
+    return ended[0][1].get()
+
+
+def one(call: Call) -> Work[Result]:
+    """Return the work that is a single call."""
+    return (yield call)
+
+
+def finish(process: Process, needless: Callable[[], bool] = lambda: False) -> int:
+    """Wait for a foreground process; a stopping signal ends it with TERM.
+
+    Args:
+        process: one that ``run.spawn`` returned.
+        needless: looked at whenever a child has ended; True ends the process too.
+
+    Returns:
+        Its status, 128 plus the number if a signal ended it.
+
+    Raises:
+        Interrupted: a stopping signal arrived; the process has been ended.
+    """
+
+    def given_up() -> bool:
+        return wait.pending_signal() is not None or needless()
+
+    if run.await_end(process, early=given_up, turn=lambda deadline: _serve((), deadline or math.inf)):
+        return run.reap(process)
+    status = run.stop(process)
+    wait.check_signals()
+    return status
