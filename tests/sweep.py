@@ -40,12 +40,11 @@ BOUNDS = {"query": 1.0, "change": 1.5, "silent": 2.0, "teardown": 6.0, "late": 2
 PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
-from claude_bottle.lib import engine
 from claude_bottle.lib.host import run
 from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}
 run.SILENT_SECONDS = {silent}
-engine.Engine.capture.__kwdefaults__["seconds"] = run.CHANGE_SECONDS = {change}
+run.CHANGE_SECONDS = {change}
 cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main

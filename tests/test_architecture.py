@@ -114,7 +114,7 @@ def test_one_module_writes_and_one_place_ends_the_program() -> None:
     assert where(WRITERS) == set()
     assert where({"os.write"}) == {
         "lib/log.py",
-        "lib/host/run.py",
+        "lib/host/calls.py",
         "lib/teardown/reaper.py",
     }  # the two feed a process they started
     assert where(ENDERS) == {"cli/main.py", "cli/__main__.py"}

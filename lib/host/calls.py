@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -63,22 +62,9 @@ class Talk:
     def __init__(self, call: Call, attached: bool = False) -> None:
         self.call = call
         self.problem: BaseException | None = None
-        self._attached, self._spoken = attached, False
+        self._attached, self._spoken, self._late = attached, False, False
         self._data, self._unsent = iter(call.stdin), b""
-        alone = not call.shown
-        # Its end is what a reaper waits for, but not that of what stays.
-        inherited = tuple(fd for watcher in run.watchers for fd in watcher.inherited) if alone and not attached else ()
-        pipe = subprocess.PIPE
-        self.process: Process = run.spawn(
-            call.program,
-            call.words,
-            call.env,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            new_session=alone,
-            pass_fds=inherited,
-        )
+        self.process: Process = run.piped(call.program, call.words, call.env, alone=not call.shown, stays=attached)
         self._begin()
 
     def _begin(self) -> None:
@@ -98,7 +84,7 @@ class Talk:
     @property
     def answered(self) -> bool:
         """Whether nobody has to wait any more."""
-        over = self.problem is not None or self.ended or time.monotonic() >= self._deadline
+        over = self.problem is not None or self.ended or self._late
         return over or self._spoken or self.call.needless()
 
     def look(self) -> float:
@@ -126,6 +112,7 @@ class Talk:
                 self._feed()
             if mine or feeding:
                 self._deadline = math.inf if self._spoken else time.monotonic() + self.call.seconds
+            self._late = time.monotonic() >= self._deadline  # after a look at what it has said meanwhile
         except Exception as problem:
             self.problem = problem
 
@@ -151,10 +138,12 @@ class Talk:
             pass
 
     def show(self) -> None:
-        """Write what the user watches."""
-        for name in self.call.shown:
-            log.write(b"".join(self._pieces[name]))
+        """Write what the user watches; while a reader of ours pauses, nobody counts its silence."""
         if self.call.shown:
+            began = time.monotonic()
+            for name in self.call.shown:
+                log.write(b"".join(self._pieces[name]))
+            self._deadline += time.monotonic() - began
             self._keep_the_end()
 
     def _keep_the_end(self) -> None:
@@ -170,7 +159,7 @@ class Talk:
         """End what has not ended, and return how it did; what stays, and has spoken, goes on."""
         if self._spoken and not self.ended:
             return Result(0)
-        timed_out = self.process.poll() is None and time.monotonic() >= self._deadline
+        timed_out = self.process.poll() is None and self._late
         status = run.reap(self.process) if self.process.poll() is not None else run.stop(self.process)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
@@ -270,12 +259,16 @@ class Crew(Generic[Key]):
             with self._voice(key):
                 talk.show()
             if talk.answered:
-                del self._under_way[key]
-                result = talk.close()
-                go_on = partial(work.send, result) if talk.problem is None else partial(work.throw, talk.problem)
-                self._resume(key, work, go_on)
+                self._answer(key, work, talk)
         ended, self._ended = self._ended, []
         return ended
+
+    def _answer(self, key: Key, work: Work[Any], talk: Talk) -> None:
+        del self._under_way[key]
+        result = talk.close()
+        self._resume(
+            key, work, partial(work.send, result) if talk.problem is None else partial(work.throw, talk.problem)
+        )
 
     def leave(self, keys: Iterable[Key]) -> None:
         """Let works end as soon as they can: where a call may be interrupted at once, else when it has answered."""

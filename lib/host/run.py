@@ -187,6 +187,21 @@ def call_name(words: Sequence[str]) -> str:
     return " ".join(words[:2] if words[0] in groups else words[:1])
 
 
+def piped(program: str, words: Sequence[str], env: Mapping[str, str], *, alone: bool, stays: bool) -> Process:
+    """Start a program that is fed and listened to through pipes.
+
+    Args:
+        program: its path.
+        words: its arguments.
+        env: its whole environment.
+        alone: in a session of its own, so that a Ctrl-C cannot cut a create in half.
+        stays: its end is not what a reaper waits for.
+    """
+    inherited = tuple(fd for watcher in watchers for fd in watcher.inherited) if alone and not stays else ()
+    pipe = subprocess.PIPE
+    return spawn(program, words, env, stdin=pipe, stdout=pipe, stderr=pipe, new_session=alone, pass_fds=inherited)
+
+
 def foreground(program: str, words: Sequence[str], env: Mapping[str, str], *, no_stdin: bool = False) -> Process:
     """Start a program with our own three streams, in our process group: it has the terminal.
 

@@ -16,6 +16,7 @@ from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.teardown.slots import removal_slot
 
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
 LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about
@@ -116,17 +117,22 @@ class Teardown:
         self.left, self.unanswered, self.no_client = {}, False, False
         self.kept.clear()
         try:
-            for kind in (CONTAINER, NETWORK):
-                self._remove_known(kind)
-            if self.journal.on_the_engine() and self._is_the_same_engine():
-                for kind in (CONTAINER, NETWORK):
-                    self._remove_all(kind)
+            self.doing = "waiting for other removals"
+            with removal_slot(self.engine.identity, self.until, self._look_around):
+                self._remove()
         except OSError as problem:  # the docker client is gone, or no process can be had
             self.no_client = True
             self._all_left(problem.strerror or str(problem))
 
+    def _remove(self) -> None:
+        """Remove what is known in a call for each kind; look for the rest, if there is any."""
+        if self._is_the_same_engine():
+            for remove in (self._remove_known, self._remove_all):
+                for kind in (CONTAINER, NETWORK):
+                    remove(kind)
+
     def _remove_known(self, kind: str) -> None:
-        """Remove in one call what docker gave ids of; what it says that it has removed was on the same engine."""
+        """Remove in one call what docker gave ids of; of what it says no word about, nothing is taken for granted."""
         known = {it.identity: it for it in self.journal.on_the_engine() if it.kind == kind and it.identity}
         if not known:
             return
@@ -170,10 +176,10 @@ class Teardown:
             return
         self._answered()
         for item in sorted(there, key=_turn):
-            self._remove(item)
+            self._remove_item(item)
         self._strike_out(kind)
 
-    def _remove(self, item: Item) -> None:
+    def _remove_item(self, item: Item) -> None:
         self.doing = f"removing {item.kind} '{item.name}'"
         removal = perform(inventory.remove(self.engine, item.kind, [item.identity]))
         self._answered()
