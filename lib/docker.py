@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import ERR, OUT, Work, finish, perform
-from claude_bottle.lib.teardown.inventory import CONTAINER, labels
+from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
@@ -231,7 +232,19 @@ def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> 
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building image {tag}")
-    return (yield from _build(engine, tag, [str(image_context())], id_file, named))
+    context = image_context()
+    # The same word at every start, so that an image whose Dockerfile has not changed stays the same one.
+    mark = f"{PREFIX}build={hashlib.sha256((context / 'Dockerfile').read_bytes()).hexdigest()[:16]}"
+    answers = yield from _build(engine, tag, ["--label", mark, str(context)], id_file)
+    if named:
+        answers = (*answers, tag)
+    elif not answers:
+        listed = yield engine.question(["image", "ls", "-q", "--no-trunc", "--filter", f"label={mark}"])
+        answers = tuple(listed.text.split()[:1])
+    if not answers:
+        hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
+        raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
+    return Image(tag, answers)
 
 
 def docker_build_plain(engine: Engine, tag: str) -> int:
@@ -264,7 +277,8 @@ def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: 
     log.log_info(f"building derived image {tag} from {cwd}")
     known = yield from _known(engine, base)
     text = f'FROM {known}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    return (yield from _build(engine, tag, ["-f", "-", cwd], id_file, True, [log.encode(text)]))
+    answers = yield from _build(engine, tag, ["-f", "-", cwd], id_file, [log.encode(text)])
+    return Image(tag, (*answers, tag))
 
 
 def _known(engine: Engine, image: Image) -> Work[str]:
@@ -279,21 +293,18 @@ def _known(engine: Engine, image: Image) -> Work[str]:
 
 
 def _build(
-    engine: Engine, tag: str, words: list[str], id_file: Path, named: bool, dockerfile: Sequence[bytes] = ()
-) -> Work[Image]:
-    both = (OUT, ERR)
-    result = yield engine.call(["build", "-t", tag, "--iidfile", str(id_file), *words], stdin=dockerfile, shown=both)
+    engine: Engine, tag: str, words: list[str], id_file: Path, dockerfile: Sequence[bytes] = ()
+) -> Work[tuple[str, ...]]:
+    """Build an image while the user watches; it comes to what the build says that it goes by, if that says anything."""
+    command = ["build", "-t", tag]
+    result = yield engine.call([*command, "--iidfile", str(id_file), *words], stdin=dockerfile, shown=(OUT, ERR))
     if not result.ok and str(id_file) in result.failure:
         # Built, but a confined client cannot write there: once more without, from the cache, for the last words.
-        result = yield engine.call(["build", "-t", tag, *words], stdin=dockerfile, shown=both)
+        result = yield engine.call([*command, *words], stdin=dockerfile, shown=(OUT, ERR))
     if not result.ok:
         hints = result.failure.splitlines()[-1:] if result.timed_out else []
         raise DockerError(f"docker build failed ({tag})", hints)
-    answers = tuple(filter(None, [_take(id_file), _last_id(result), tag if named else ""]))
-    if not answers:
-        hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
-        raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
-    return Image(tag, answers)
+    return tuple(filter(None, [_take(id_file), _last_id(result)]))
 
 
 def _take(id_file: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,8 +13,11 @@ from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Crew, Outcome
 from claude_bottle.lib.steps import STEPS, Launch, Step
 
+WORTH_TELLING_SECONDS = 0.05
+LONG_SECONDS = 2.0
 
-def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Any]:
+
+def run_steps(launch: Launch, steps: Sequence[Step] = STEPS, *, timed: bool = False) -> dict[str, Any]:
     """Walk the steps by their needs, many at once.
 
     When one fails, or a signal arrives, no other is begun; what is before the one that failed goes on to its end, the
@@ -21,6 +26,7 @@ def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Any]:
     Args:
         launch: what every step may read.
         steps: in the order in which they are told.
+        timed: tell how long each took, and what is waited for where it takes long.
 
     Returns:
         All that was made, by name.
@@ -29,23 +35,76 @@ def run_steps(launch: Launch, steps: Sequence[Step] = STEPS) -> dict[str, Any]:
         BottleError: a step failed; the first in their order, if several did.
         Interrupted: a signal arrived.
     """
-    return _Walk(launch, steps).run()
+    return _Walk(launch, steps, _Story(steps, timed)).run()
+
+
+class _Story:
+    """Has each step speak in its turn, whatever the order of work, and tells of their times.
+
+    Args:
+        steps: in their order.
+        timed: whether to tell of times.
+    """
+
+    def __init__(self, steps: Sequence[Step], timed: bool) -> None:
+        self.steps, self.timed = steps, timed
+        self.turn = 0  # number of the step that speaks; what later ones say is held back
+        self.held: list[list[bytes]] = [[] for _ in steps]
+        self.began_at = time.monotonic()
+        self.begun: dict[int, float] = {}
+        self.seconds: dict[int, float] = {}
+        self.told_to_wait: set[int] = set()
+
+    def voice(self, number: int) -> AbstractContextManager[Any]:
+        """Return the context in which a step speaks."""
+        return log.held(self.held[number]) if number > self.turn else nullcontext()
+
+    def begin(self, number: int) -> None:
+        self.begun[number] = time.monotonic()
+
+    def end(self, number: int) -> None:
+        """Note that a step has ended, and go on to the first one that has not."""
+        self.seconds[number] = time.monotonic() - self.begun[number]
+        self.advance(next((other for other in range(len(self.steps)) if other not in self.seconds), len(self.steps)))
+
+    def advance(self, number: int) -> None:
+        """Say what the steps up to one have said, and have that one speak from now on."""
+        while self.turn < number:
+            self.tell_time(self.turn)
+            self.turn += 1
+            for piece in self.held[self.turn] if self.turn < len(self.steps) else ():
+                log.write(piece)
+        if number == len(self.steps) and self.timed:
+            log.log_info(f"ready after {time.monotonic() - self.began_at:.1f} s")
+
+    def tell_time(self, number: int) -> None:
+        seconds = self.seconds.get(number, 0.0)
+        if self.timed and seconds >= WORTH_TELLING_SECONDS:
+            log.log_info(f"  {self.steps[number].title}: {seconds:.1f} s")
+
+    def look(self) -> float:
+        """Say what is waited for where that takes long; return when to look again."""
+        if not self.timed or self.turn not in self.begun or self.turn in self.told_to_wait:
+            return math.inf
+        due = self.begun[self.turn] + LONG_SECONDS
+        if time.monotonic() < due:
+            return due
+        self.told_to_wait.add(self.turn)
+        log.log_info(f"  waiting for the {self.steps[self.turn].title}")
+        return math.inf
 
 
 class _Walk:
-    def __init__(self, launch: Launch, steps: Sequence[Step]) -> None:
-        self.launch, self.steps = launch, steps
-        self.begun: set[str] = set()
+    def __init__(self, launch: Launch, steps: Sequence[Step], story: _Story) -> None:
+        self.launch, self.steps, self.story = launch, steps, story
         self.facts: dict[str, Any] = {}
         self.problems: dict[int, BaseException] = {}
-        self.crew: Crew[int] = Crew(self.voice)
-        self.telling = 0  # number of the step that speaks; what later ones say is held back
-        self.held: list[list[bytes]] = [[] for _ in steps]
+        self.crew: Crew[int] = Crew(story.voice)
 
     def run(self) -> dict[str, Any]:
         self.begin_ready()
         while len(self.crew):
-            for number, outcome in self.crew.turn():
+            for number, outcome in self.crew.turn(self.story.look()):
                 self.take(number, outcome)
             if wait.pending_signal() is not None:
                 self.crew.leave(range(len(self.steps)))
@@ -56,36 +115,21 @@ class _Walk:
         wait.check_signals()
         if self.problems:
             first = min(self.problems)
-            self.tell_up_to(first)
+            self.story.advance(first)
             raise self.problems[first]
         return self.facts
 
     def begin_ready(self) -> None:
         """Begin what can be begun."""
         for number, step in enumerate(self.steps):
-            if step.makes not in self.begun and self.facts.keys() >= set(step.needs):
-                self.begun.add(step.makes)
+            if number not in self.story.begun and self.facts.keys() >= set(step.needs):
+                self.story.begin(number)
                 self.crew.begin(number, step.work(self.launch, *(self.facts[need] for need in step.needs)))
 
     def take(self, number: int, outcome: Outcome[Any]) -> None:
-        """Note what came of a step, and go on telling."""
+        """Note what came of a step."""
         if outcome.problem is not None:
             self.problems[number] = outcome.problem
-            return
-        self.facts[self.steps[number].makes] = outcome.value
-        done = (other for other, step in enumerate(self.steps) if step.makes not in self.facts)
-        self.tell_up_to(next(done, len(self.steps) - 1))
-
-    def tell_up_to(self, number: int) -> None:
-        """Say what the steps up to one have said, and let that one speak from now on."""
-        while self.telling < number:
-            self.telling += 1
-            self.say(self.held[self.telling])
-
-    def voice(self, number: int) -> AbstractContextManager[Any]:
-        return log.held(self.held[number]) if number > self.telling else nullcontext()
-
-    @staticmethod
-    def say(pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            log.write(piece)
+        else:
+            self.facts[self.steps[number].makes] = outcome.value
+            self.story.end(number)

@@ -48,11 +48,12 @@ class Container:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the facts it needs, the fact it makes, and how."""
+    """One step: the facts it needs, the fact it makes, how, and what it is called when the user is told of its time."""
 
     needs: tuple[str, ...]
     makes: str
     work: Callable[..., Work[Any]]
+    title: str
 
 
 def build(launch: Launch) -> Work[Image]:
@@ -150,14 +151,14 @@ def prepare(launch: Launch, agent: Container, sidecar: Container, watch: Watch) 
 
 
 STEPS = (  # in the order in which they are told
-    Step((), "base", build),
-    Step(("base",), "image", build_workspace),
-    Step((), "internal", create_internal),
-    Step((), "egress", create_egress),
-    Step(("internal",), "sidecar", create_sidecar),
-    Step(("sidecar", "egress"), "watch", start_sidecar),
-    Step(("image", "internal", "sidecar"), "agent", start_agent),
-    Step(("agent", "sidecar"), "ssh", set_up_ssh),
-    Step(("agent",), "files", copy_workspace),
-    Step(("agent", "sidecar", "watch"), "ready", prepare),
+    Step((), "base", build, "image"),
+    Step(("base",), "image", build_workspace, "derived image"),
+    Step((), "internal", create_internal, "internal network"),
+    Step((), "egress", create_egress, "egress network"),
+    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
+    Step(("sidecar", "egress"), "watch", start_sidecar, "sidecar's start"),
+    Step(("image", "internal", "sidecar"), "agent", start_agent, "bottle"),
+    Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
+    Step(("agent",), "files", copy_workspace, "working directory"),
+    Step(("agent", "sidecar", "watch"), "ready", prepare, "sidecar's answer to the bottle"),
 )

@@ -42,7 +42,7 @@ def step(makes: str, *scripts: str, needs: tuple[str, ...] = (), interruptible: 
                 raise DockerError(f"{makes} failed: {result.failure}")
         return makes
 
-    return Step(needs, makes, work)
+    return Step(needs, makes, work, makes)
 
 
 def meets(mine: str, other: str) -> str:

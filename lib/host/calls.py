@@ -251,10 +251,10 @@ class Crew(Generic[Key]):
         """
         self._resume(key, work, partial(next, work))
 
-    def turn(self) -> list[tuple[Key, Outcome[Any]]]:
-        """Wait once; return what came of the works that have ended meanwhile."""
+    def turn(self, deadline: float = math.inf) -> list[tuple[Key, Outcome[Any]]]:
+        """Wait once, until a deadline at the latest; return what came of the works that have ended meanwhile."""
         if not self._ended:
-            _serve([talk for _, talk in self._under_way.values()])
+            _serve([talk for _, talk in self._under_way.values()], deadline)
         for key, (work, talk) in list(self._under_way.items()):
             with self._voice(key):
                 talk.show()
