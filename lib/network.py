@@ -11,6 +11,7 @@ from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.subnets import host_routes, subnets
+from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -18,6 +19,7 @@ MAX_NETWORK_NUMBER = 100
 # Without it the host listens on the bridge's gateway address even of an internal network.
 SEALED = ("--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true")
 _OPTIONS = {INTERNAL: SEALED, EGRESS: ()}
+TAKEN = ("already exists", "is ambiguous")  # of the name, once or more often
 OVERLAP = "Pool overlaps with other one on this address space"
 
 
@@ -92,10 +94,10 @@ def _on_a_free_subnet(
     """
     for subnet in order:
         made = yield from docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
-        if made.ok:
+        if made.ok and (subnet == order[0] or (yield from _is_alone(engine, name, made.text.strip()))):
             log.log_info(f"creating network {name}")
             return Network(made.text.strip(), name, subnet)
-        if "already exists" in made.failure:
+        if made.ok or any(taken in made.failure for taken in TAKEN):
             return None
         if OVERLAP not in made.failure:
             log.log_info(f"creating network {name}")
@@ -103,7 +105,23 @@ def _on_a_free_subnet(
         if subnet == order[0] and (yield from docker.docker_exists(engine, NETWORK, name)):
             return None
     log.log_info(f"creating network {name}")
-    reason = f"no free subnet for network '{name}': all of the {len(order)} that were tried are in use"
-    if not order:
+    raise _no_room(name, len(order))
+
+
+def _is_alone(engine: Engine, name: str, identity: str) -> Work[bool]:
+    """Find out whether a network is the only one of its name, and remove it where it is not.
+
+    Who had the subnet first may not have been there yet when its name was looked up.
+    """
+    there = yield engine.question(["network", "ls", "-q", "--no-trunc", "--filter", f"name=^{name}$"])
+    if len(there.text.split()) > 1:
+        yield from inventory.remove(engine, NETWORK, [identity])
+        return False
+    return True
+
+
+def _no_room(name: str, tried: int) -> BottleError:
+    reason = f"no free subnet for network '{name}': all of the {tried} that were tried are in use"
+    if not tried:
         reason = f"no free subnet for network '{name}': this machine has routes to all that were looked at"
-    raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])
+    return BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])

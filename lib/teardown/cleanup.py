@@ -118,7 +118,7 @@ class Teardown:
         self.kept.clear()
         try:
             self.doing = "waiting for other removals"
-            with removal_slot(self.engine.identity, self.until, self._look_around):
+            with removal_slot(self.until, self._look_around):
                 self._remove()
         except OSError as problem:  # the docker client is gone, or no process can be had
             self.no_client = True
