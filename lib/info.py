@@ -40,7 +40,7 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     shown.say_env_and_skills()
     shown.say_prompt()
     shown.say_bottle(with_entries=True)
-    log.data_line()
+    log.data(())
     return 0
 
 
