@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
-from claude_bottle.lib.summary import summarise
+from claude_bottle.lib.summary import Grants
 
 
 def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
@@ -35,7 +35,7 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
     for warning in (*found.warnings, *env_resolve.env_warnings(found, bottle)):
         log.log_warn(warning)
-    shown = summarise(found, agent, keys, settings.has_token)
+    shown = Grants.of(found, agent, keys, settings.has_token)
     shown.say_agent()
     shown.say_env_and_skills()
     shown.say_prompt()

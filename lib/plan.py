@@ -13,7 +13,7 @@ from claude_bottle.lib.host import terminal
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
-from claude_bottle.lib.summary import Summary
+from claude_bottle.lib.summary import Grants
 
 RESERVED = frozenset(docker.PROXY_NAMES)
 REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
@@ -40,8 +40,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Arguments, manifest and environment of one start. No secret's value is in it."""
+class Plan(Grants):
+    """Arguments, manifest and environment of one start: what is granted, and how. No secret's value is in it."""
 
     request: Request
     settings: env.Settings
@@ -49,13 +49,7 @@ class Plan:
     subnet_pool: IPv4Network
     slug: str
     container: str
-    bottle: str
     entries: tuple[EnvEntry, ...]
-    skills: tuple[str, ...]
-    ssh: tuple[SshEntry, ...]
-    hosts: tuple[str, ...]
-    listed: tuple[str, ...]
-    prompt: str
     warnings: tuple[str, ...]
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
@@ -81,11 +75,6 @@ class Plan:
         return f"{self.settings.bottle_home}/.claude-bottle-prompt.txt"
 
     @property
-    def env_names(self) -> list[str]:
-        """The names that reach the container, the token's last and once."""
-        return env_resolve.env_names((entry.name for entry in self.entries), self.settings.has_token)
-
-    @property
     def switches(self) -> list[str]:
         """Claude's switches that the manifest does not set itself."""
         own = {entry.name for entry in self.entries}
@@ -97,14 +86,6 @@ class Plan:
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
         return pipelock.pipelock_yaml(self.hosts, ssh_hosts, self.settings.pipelock_port, self.listed)
-
-    @property
-    def summary(self) -> Summary:
-        """What ``info`` prints too."""
-        names = self.env_names
-        return Summary(
-            self.request.agent, self.bottle, names, self.skills, self.prompt, self.ssh, self.hosts, self.listed
-        )
 
 
 def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
@@ -138,20 +119,18 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
     gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
     entries = env_resolve.env_entries(found, bottle)
-    return Plan(
+    return Plan.of(
+        found,
+        agent,
+        keys,
+        settings.has_token,
         request=request,
         settings=settings,
         cwd=cwd,
         subnet_pool=pool,
         slug=slugged,
         container=container,
-        bottle=bottle,
         entries=entries,
-        skills=names,
-        ssh=keys,
-        hosts=pipelock_hosts.allowed_hosts(found, bottle, keys),
-        listed=pipelock_hosts.listed_hosts(found, bottle),
-        prompt=manifest.manifest_agent_prompt(found, agent),
         warnings=(
             *found.warnings,
             *env_resolve.env_warnings(found, bottle),
@@ -255,20 +234,19 @@ def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, 
 
 def print_preflight(plan: Plan, stage_dir: str) -> None:
     """Show what is about to happen (shell: print_preflight; contract section 7)."""
-    shown = plan.summary
     log.line()
-    shown.say_agent()
+    plan.say_agent()
     log.labelled("image", plan.settings.image)
     if plan.project:
         _print_project(plan, plan.project)
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
-    shown.say_env_and_skills()
+    plan.say_env_and_skills()
     links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
     if links:
         log.labelled("  followed", ", ".join(links))
-    shown.say_bottle()
-    shown.say_prompt()
+    plan.say_bottle()
+    plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     log.line()
 
