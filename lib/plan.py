@@ -47,6 +47,7 @@ class Plan(Grants):
     settings: env.Settings
     cwd: str
     subnet_pool: IPv4Network
+    host_routes: tuple[IPv4Network, ...]
     slug: str
     container: str
     entries: tuple[EnvEntry, ...]
@@ -103,7 +104,8 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
-    pool = subnet_pool(settings.subnet_pool, host_routes(engine))
+    routes = host_routes(engine)
+    pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)
     agent = request.agent
     gathered = Gathered()
@@ -128,6 +130,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
         settings=settings,
         cwd=cwd,
         subnet_pool=pool,
+        host_routes=routes,
         slug=slugged,
         container=container,
         entries=entries,

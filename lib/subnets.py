@@ -82,22 +82,22 @@ def agent_address(subnet: IPv4Network) -> str:
     return str(subnet[3])
 
 
-def host_routes(engine: Engine) -> list[IPv4Network]:
+def host_routes(engine: Engine) -> tuple[IPv4Network, ...]:
     """Return the networks that the engine's host has a route to, but for the default; none where that cannot be told.
 
     Args:
         engine: whose host is asked only where it is this machine.
     """
     if not engine.is_local or sys.platform != "linux":
-        return []
+        return ()
     try:
         lines = _ROUTES.read_text().splitlines()[1:]
     except OSError:
-        return []
+        return ()
     rows = (line.split() for line in lines)
     pairs = ((_address(row[1]), _address(row[7])) for row in rows if len(row) > 7)
     # A shorter one is a default route, whole or in two halves, as a tunnel for everything sets it.
-    return [IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST]
+    return tuple(IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST)
 
 
 def _address(word: str) -> ipaddress.IPv4Address:
