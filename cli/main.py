@@ -155,23 +155,22 @@ def main(invoked: str, words: Sequence[str]) -> int:
         The exit status.
     """
     program = os.path.basename(invoked)
-    if not words:
-        usage(program)
-        return 2
-    name, *rest = words
-    if name in ("help", "-h", "--help"):
-        usage(program)
-        return 0
-    if name not in commands.commands:
-        log.log_error(f"unknown command: {name}")
+    if words and words[0] in commands.commands:
+        return _command(program, *words)
+    asked = bool(words) and words[0] in ("help", "-h", "--help")
+    if words and not asked:
+        log.log_error(f"unknown command: {words[0]}")
         log.line()
-        usage(program)
-        return 2
+    usage(program)
+    return 0 if asked else 2
+
+
+def _command(program: str, name: str, *rest: str) -> int:
     process.forbid_cores()
     wait.signals_install()
     notes.show()
     try:
-        result = commands.commands[name].main(rest, program, standalone_mode=False, obj=program)
+        result = commands.commands[name].main(list(rest), program, standalone_mode=False, obj=program)
     except HelpAsked as asked:
         log.line(f"usage: {program} {asked.usage}")
         return 0
