@@ -49,17 +49,22 @@ def init(environ: Mapping[str, str], cwd: str) -> int:
     found = manifest_find(cwd, home)
     path = f"{cwd.rstrip('/')}/{FILE_NAME}"
     terminal.tty_require("cannot ask for the new agent: no terminal")
-    agent = terminal.ask_line("agent name: ")
-    if not agent:
-        raise BottleError("agent name is required")
-    if manifest_file_has_agent(path, agent):
-        raise agent_exists(agent, path)
+    agent = _ask_for_name(path)
     bottle = terminal.ask_line("bottle [default]: ") or DEFAULT_BOTTLE
     skills = terminal.ask_line("skills (space separated): ")
     prompt = terminal.ask_line("prompt: ")
     manifest_add_agent(path, found, agent, bottle, skills, prompt)
     log.log_info(f"added agent '{agent}' to {path}")
     return 0
+
+
+def _ask_for_name(path: str) -> str:
+    agent = terminal.ask_line("agent name: ")
+    if not agent:
+        raise BottleError("agent name is required")
+    if manifest_file_has_agent(path, agent):
+        raise agent_exists(agent, path)
+    return agent
 
 
 def _home(environ: Mapping[str, str]) -> str:
@@ -184,7 +189,12 @@ def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     """
     found = manifest_load(cwd, _home(environ))
     manifest_require_agent(found, agent)
-    path = manifest_file_of_agent(found, agent)
+    _edit_in(manifest_file_of_agent(found, agent), agent, environ)
+    return 0
+
+
+def _edit_in(path: str, agent: str, environ: Mapping[str, str]) -> None:
+    """Let the user edit a copy; his text is kept where it cannot be taken back."""
     before = strict_json.part_text(Path(path).read_bytes(), ("agents", agent))
     copy = _edit_file(environ.get("TMPDIR") or "/tmp", before)
     try:
@@ -194,7 +204,6 @@ def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
         _keep_text(copy, before, problem)
         raise
     Path(copy).unlink(missing_ok=True)
-    return 0
 
 
 def _keep_text(copy: str, before: bytes, problem: BaseException) -> None:
@@ -248,17 +257,10 @@ def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
     Raises:
         BottleError: it is no JSON object, the file's agent is not what it was, or the file cannot be written.
     """
-    try:
-        after = Path(copy).read_bytes()
-        if _is_same(after, before):
-            log.log_info("no changes")
-            return
-        if not isinstance(strict_json.parse(after), dict):
-            raise strict_json.NotJson("an agent is an object: {...}")
-    except (OSError, strict_json.NotJson) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
-        message = f"edited agent is not a valid JSON object; {path} left unchanged"
-        raise BottleError(message, [reason or str(problem)]) from None
+    after = _edited(copy, before, path)
+    if _is_same(after, before):
+        log.log_info("no changes")
+        return
     if _agent_text(path, agent) != before:
         raise BottleError(f"agent '{agent}' was changed meanwhile in {path}; it is left as it is now")
 
@@ -267,6 +269,19 @@ def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
 
     manifest_rewrite(path, change)
     log.log_info(f"updated agent '{agent}' in {path}")
+
+
+def _edited(copy: str, before: bytes, path: str) -> bytes:
+    """Return the text as the user left it; it is an agent's, if it has changed."""
+    try:
+        after = Path(copy).read_bytes()
+        if not (_is_same(after, before) or isinstance(strict_json.parse(after), dict)):
+            raise strict_json.NotJson("an agent is an object: {...}")
+        return after
+    except (OSError, strict_json.NotJson) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
+        message = f"edited agent is not a valid JSON object; {path} left unchanged"
+        raise BottleError(message, [reason or str(problem)]) from None
 
 
 def _agent_text(path: str, agent: str) -> bytes:
