@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.problems import Gathered, fail_with, nearest
 from claude_bottle.lib.schema import strict_json
 from claude_bottle.lib.schema.manifest_check import Checks
@@ -78,7 +78,7 @@ def manifest_read(path: str, repeated: list[str] | None = None) -> dict[str, Any
         with open(path, "rb") as file:
             value = strict_json.parse(file.read(MAX_BYTES + 1), repeated=repeated)
     except OSError as problem:
-        raise BottleError(f"cannot read {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot read {path}", [reason(problem)]) from None
     except strict_json.NotJson as problem:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
     if not isinstance(value, dict):
@@ -116,7 +116,7 @@ def manifest_exists(path: str) -> bool:
             raise BottleError(f"{path} is a link to a file that does not exist") from None
         return False
     except OSError as problem:
-        raise BottleError(f"cannot read {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot read {path}", [reason(problem)]) from None
     _check_file(path, found)
     return True
 
@@ -151,9 +151,7 @@ def manifest_find(cwd: str, home: str) -> Manifest:
     """
     repeated: list[str] = []
     files = _read_files(_paths(cwd, home), repeated)
-    merged: dict[str, Any] = {}
-    for value in reversed(files.values()):
-        merged = merge(merged, value)
+    merged: dict[str, Any] = reduce(merge, reversed(files.values()), {})
     found = Manifest(merged, Sources(tuple(files), tuple(files.values())), repeated)
     broken = [name for name in ("bottles", "agents") if not isinstance(merged.get(name), dict | None)]
     fail_with(problem for name in broken for problem in found.checks.problems(name))

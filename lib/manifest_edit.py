@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import env, log
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import process, run, terminal, wait
 from claude_bottle.lib.manifest import (
     FILE_NAME,
@@ -146,7 +146,7 @@ def manifest_rewrite(path: str, change: Callable[[dict[str, Any]], None]) -> Non
         text = strict_json.rewrite(old, change)
         _replace(target, text)
     except OSError as problem:
-        raise BottleError(f"cannot write {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot write {path}", [reason(problem)]) from None
     except strict_json.NotJson as problem:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
 
@@ -229,14 +229,18 @@ def _edit_file(folder: str, text: bytes) -> str:
         with open(fd, "wb") as file:
             file.write(text)
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BottleError(f"cannot create a temporary file in {folder}", [reason]) from None
+        raise BottleError(f"cannot create a temporary file in {folder}", [reason(problem)]) from None
     return name
 
 
+def _editor(environ: Mapping[str, str]) -> list[str]:
+    """Return the editor's command line, split at blanks, as in the shell."""
+    return (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
+
+
 def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
-    """Give the terminal to the editor; its command line is split at blanks, as in the shell."""
-    command = (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
+    """Give the terminal to the editor."""
+    command = _editor(environ)
     shown = " ".join(command)
     failure = f"editor '{shown}' failed; {path} left unchanged"
     name = command[0] if command else ""
@@ -279,9 +283,8 @@ def _edited(copy: str, before: bytes, path: str) -> bytes:
             raise strict_json.NotJson("an agent is an object: {...}")
         return after
     except (OSError, strict_json.NotJson) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         message = f"edited agent is not a valid JSON object; {path} left unchanged"
-        raise BottleError(message, [reason or str(problem)]) from None
+        raise BottleError(message, [reason(problem)]) from None
 
 
 def _agent_text(path: str, agent: str) -> bytes:

@@ -206,13 +206,14 @@ class _Draft:
         yield from self.found.warnings
         yield from env_resolve.env_warnings(self.found, self.bottle)
         entries = env_resolve.env_entries(self.found, self.bottle)
-        for entry in entries:
-            if entry.name in RESERVED:
-                what = f"bottle '{self.bottle}': env '{entry.name}'"
-                yield f"{what} is set by claude-bottle; the manifest's value is ignored"
+        yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
+
+    def _reserved_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
+        for name in (entry.name for entry in entries if entry.name in RESERVED):
+            yield f"bottle '{self.bottle}': env '{name}' is set by claude-bottle; the manifest's value is ignored"
 
     def _login_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
         if not self.settings.has_token and not env_resolve.env_has_login(entries, self.environ):
@@ -253,13 +254,17 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
     plan.say_env_and_skills()
-    links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
-    if links:
-        log.labelled("  followed", ", ".join(links))
+    _print_followed(plan)
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     log.line()
+
+
+def _print_followed(plan: Plan) -> None:
+    links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
+    if links:
+        log.labelled("  followed", ", ".join(links))
 
 
 def _print_project(plan: Plan, workspace: project.Project) -> None:

@@ -37,17 +37,22 @@ def subnet_pool(text: str, taken: Collection[IPv4Network]) -> IPv4Network:
     Raises:
         BottleError: it is no private block of a usable size, or has a route to all of it.
     """
+    pool = _usable_block(text)
+    if pool is None:
+        allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
+        raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+    if any(map(pool.subnet_of, taken)):
+        reason = f"this machine has a route to all of {pool}"
+        raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
+    return pool
+
+
+def _usable_block(text: str) -> IPv4Network | None:
     try:
-        pool = IPv4Network(text)
+        block = IPv4Network(text)
     except ValueError:
-        pool = None
-    if pool and SHORTEST <= pool.prefixlen <= LONGEST and any(map(pool.subnet_of, PRIVATE)):
-        if any(map(pool.subnet_of, taken)):
-            reason = f"this machine has a route to all of {pool}"
-            raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
-        return pool
-    allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
-    raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+        return None
+    return block if SHORTEST <= block.prefixlen <= LONGEST and any(map(block.subnet_of, PRIVATE)) else None
 
 
 def subnets(pool: IPv4Network, name: str, taken: Collection[IPv4Network]) -> Iterator[IPv4Network]:
