@@ -23,6 +23,6 @@ from claude_bottle.lib.host.process import standard_descriptors  # noqa: E402
 
 standard_descriptors()
 
-from claude_bottle.cli.main import main  # noqa: E402
+from claude_bottle.cli.main import run  # noqa: E402
 
-sys.exit(main(sys.argv[1], sys.argv[2:]))
+run(sys.argv[1], sys.argv[2:])

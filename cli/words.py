@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -29,34 +30,54 @@ class ShellCommand(click.Command):
         self.usage = usage
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flags = {word: p.name for p in self.params if isinstance(p, click.Option) for word in p.opts}
-        operands = [p for p in self.params if isinstance(p, click.Argument) and p.name != "rest"]
-        values: dict[str | None, Any] = {p.name: () if p.name == "rest" else None for p in self.params}
-        for name in flags.values():
-            values[name] = False
-        given: list[str] = []
-        options_end = False
-        words = list(args)
+        ctx.params = _Reading(self).read(list(args))
+        return []
+
+
+class _Reading:
+    """A command's words on their way to the values of its parameters."""
+
+    def __init__(self, command: ShellCommand) -> None:
+        self.usage = command.usage
+        self.flags = {word: str(p.name) for p in command.params if isinstance(p, click.Option) for word in p.opts}
+        arguments = [p for p in command.params if isinstance(p, click.Argument)]
+        self.operands = [p for p in arguments if p.name != "rest"]
+        self.values: dict[str, Any] = dict.fromkeys(self.flags.values(), False)
+        if len(arguments) > len(self.operands):
+            self.values["rest"] = ()
+        self.given: list[str] = []
+        self.options_end = False
+
+    def read(self, words: list[str]) -> dict[str, Any]:
         while words:
             word = words.pop(0)
-            if word == "--" and "rest" in values and len(given) == len(operands):
-                values["rest"] = tuple(words)
+            if word == "--" and "rest" in self.values and len(self.given) == len(self.operands):
+                self.values["rest"] = tuple(words)
                 break
-            if options_end or not (word.startswith("-") and len(word) > 1):
-                if len(given) == len(operands):
-                    raise UsageError(f"unexpected argument: {word}", self.usage)
-                given.append(word)
-            elif word == "--":
-                options_end = True
-            elif word == "--help":
-                raise HelpAsked(self.usage)
-            elif word in flags:
-                values[flags[word]] = True
+            if self.options_end or not (word.startswith("-") and len(word) > 1):
+                self._take_operand(word)
             else:
-                raise UsageError(f"unknown option: {word}", self.usage)
-        values.update((p.name, word) for p, word in zip(operands, given, strict=False))
-        for operand in operands:
-            if operand.required and not values.get(operand.name):
+                self._take_option(word)
+        return self.values | self._named()
+
+    def _take_operand(self, word: str) -> None:
+        if len(self.given) == len(self.operands):
+            raise UsageError(f"unexpected argument: {word}", self.usage)
+        self.given.append(word)
+
+    def _take_option(self, word: str) -> None:
+        if word == "--":
+            self.options_end = True
+        elif word == "--help":
+            raise HelpAsked(self.usage)
+        elif word in self.flags:
+            self.values[self.flags[word]] = True
+        else:
+            raise UsageError(f"unknown option: {word}", self.usage)
+
+    def _named(self) -> dict[str, str | None]:
+        named = {str(p.name): word for p, word in zip_longest(self.operands, self.given)}
+        for operand in self.operands:
+            if operand.required and not named[str(operand.name)]:
                 raise UsageError(f"missing {operand.name} name", self.usage)
-        ctx.params = {str(name): value for name, value in values.items()}
-        return []
+        return named

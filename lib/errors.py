@@ -21,6 +21,11 @@ class BottleError(Exception):
         self.hints = tuple(hints)
 
 
+def reason(problem: Exception) -> str:
+    """Return why something failed, of a system call without the path, which the message has."""
+    return (problem.strerror if isinstance(problem, OSError) else "") or str(problem)
+
+
 class UsageError(BottleError):
     """Wrong words on the command line: the error line, then the usage line, exit status 2.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
-from claude_bottle.lib.summary import summarise
+from claude_bottle.lib.summary import Grants
 
 
 def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
@@ -27,21 +27,25 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     found = manifest.manifest_load(cwd, settings.host_home)
+    shown = _checked(found, agent, settings.has_token)
+    for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle)):
+        log.log_warn(warning)
+    shown.say_agent()
+    shown.say_env_and_skills()
+    shown.say_prompt()
+    shown.say_bottle(with_entries=True)
+    log.data(())
+    return 0
+
+
+def _checked(found: manifest.Manifest, agent: str, has_token: bool) -> Grants:
     gathered = Gathered()
     with gathered:
         manifest.manifest_require_agent(found, agent)
     bottle = manifest.manifest_agent_bottle(found, agent)
     keys = _check_bottle(gathered, found, agent, bottle) if bottle else ()
     gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
-    for warning in (*found.warnings, *env_resolve.env_warnings(found, bottle)):
-        log.log_warn(warning)
-    shown = summarise(found, agent, keys, settings.has_token)
-    shown.say_agent()
-    shown.say_env_and_skills()
-    shown.say_prompt()
-    shown.say_bottle(with_entries=True)
-    log.data_line()
-    return 0
+    return Grants.of(found, agent, keys, has_token)
 
 
 def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[SshEntry, ...]:

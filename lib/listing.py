@@ -21,8 +21,7 @@ def list_agents(cwd: str, home: str) -> int:
     agents = manifest_load(cwd, home).agents
     if not agents:
         log.log_info("no agents defined")
-    for agent in agents.values():
-        log.data_line(agent.name, agent.bottle or "(none)")
+    log.data(*((agent.name, agent.bottle or "(none)") for agent in agents.values()))
     return 0
 
 
@@ -35,8 +34,7 @@ def list_active() -> int:
     active = [item for item in inventory.ours(docker_require(os.environ), CONTAINER) if not _is_sidecar(item)]
     if not active:
         log.log_info("no active containers")
-    for item in active:
-        log.data_line(item.name, item.image or item.shown_image, item.status)
+    log.data(*((item.name, item.image or item.shown_image, item.status) for item in active))
     return 0
 
 

@@ -97,22 +97,24 @@ def held(pieces: list[bytes]) -> Iterator[None]:
         _held.pop()
 
 
-def _write(data: bytes, fd: int) -> None:
-    """Write when the descriptor is ready; give up when a signal asks for it and nobody reads."""
+def _write(data: bytes, fd: int) -> bool:
+    """Write when the descriptor is ready, and say whether all was taken; give up when told to stop and nobody reads."""
     own = _own_descriptor(fd)
-    while data:
+    rest = memoryview(data)
+    while rest:
         if wait.pending_signal() is not None:
             hurry()
         deadline = _ending[0] if _ending else None
         _, ready = wait.wait_for(writable=[own], deadline=deadline)
         try:
             if ready:
-                data = data[os.write(own, data[:PIECE]) :]
+                rest = rest[os.write(own, rest[:PIECE]) :]
                 continue
         except BlockingIOError:  # too little room for what comes next
             wait.pause(RETRY_SECONDS)
         if deadline is not None and time.monotonic() >= deadline:
-            return
+            return False
+    return True
 
 
 def _own_descriptor(fd: int) -> int:
@@ -133,18 +135,22 @@ def line(text: str = "") -> None:
     write(encode(visible(text)) + b"\n")
 
 
-def data_line(*fields: str) -> None:
-    """Write one line of data on stdout, its fields with tabs between them.
+def data(*lines: Sequence[str]) -> None:
+    """Write a command's data on stdout; a signal that comes while they are taken is too late to change anything.
+
+    Args:
+        lines: the fields of each, which get tabs between them.
 
     Raises:
         BottleError: it cannot be written.
-        Interrupted: a stopping signal has arrived.
+        Interrupted: a stopping signal has arrived before, or while nobody read.
         ReaderGone: nobody reads any more.
     """
+    whole = b"".join(encode("\t".join(map(visible, fields))) + b"\n" for fields in lines)
     try:
         wait.check_signals()
-        _write(encode("\t".join(map(visible, fields))) + b"\n", STDOUT)
-        wait.check_signals()
+        if not _write(whole, STDOUT):
+            wait.check_signals()
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as problem:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.problems import Gathered, fail_with, nearest
 from claude_bottle.lib.schema import strict_json
 from claude_bottle.lib.schema.manifest_check import Checks
@@ -78,7 +78,7 @@ def manifest_read(path: str, repeated: list[str] | None = None) -> dict[str, Any
         with open(path, "rb") as file:
             value = strict_json.parse(file.read(MAX_BYTES + 1), repeated=repeated)
     except OSError as problem:
-        raise BottleError(f"cannot read {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot read {path}", [reason(problem)]) from None
     except strict_json.NotJson as problem:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
     if not isinstance(value, dict):
@@ -86,10 +86,18 @@ def manifest_read(path: str, repeated: list[str] | None = None) -> dict[str, Any
     return value
 
 
-def _read(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what a file holds, and the keys that an object in it has twice."""
-    repeated: list[str] = []
-    return manifest_read(path, repeated), repeated
+def _read_files(paths: Iterable[str], warnings: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what each file holds, with a warning for each key that an object in one has twice."""
+    files: dict[str, dict[str, Any]] = {}
+    gathered = Gathered()
+    for path in list(paths):
+        repeated: list[str] = []
+        with gathered:
+            files[path] = manifest_read(path, repeated)
+        twice = "an object has the key '{}' twice; the last one counts"
+        warnings += [f"{FILE_NAME} at {path}: {twice.format(key)}" for key in repeated]
+    gathered.fail()
+    return files
 
 
 def manifest_exists(path: str) -> bool:
@@ -108,14 +116,18 @@ def manifest_exists(path: str) -> bool:
             raise BottleError(f"{path} is a link to a file that does not exist") from None
         return False
     except OSError as problem:
-        raise BottleError(f"cannot read {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot read {path}", [reason(problem)]) from None
+    _check_file(path, found)
+    return True
+
+
+def _check_file(path: str, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise BottleError(f"{path} is a folder, not a manifest")
     if not stat.S_ISREG(found.st_mode):  # reading a FIFO would wait for a writer
         raise BottleError(f"{path} is no regular file")
     if found.st_size > MAX_BYTES:
         raise BottleError(f"{path} is larger than {MAX_BYTES // 1024 // 1024} MiB")
-    return True
 
 
 def _paths(cwd: str, home: str) -> Iterator[str]:
@@ -137,22 +149,10 @@ def manifest_find(cwd: str, home: str) -> Manifest:
     Raises:
         BottleError: a file cannot be read or is no manifest.
     """
-    paths = list(_paths(cwd, home))
-    read = []
-    gathered = Gathered()
-    for path in paths:
-        with gathered:
-            read.append(_read(path))
-    gathered.fail()
-    merged: dict[str, Any] = {}
-    for value, _ in reversed(read):
-        merged = merge(merged, value)
-    repeated = [
-        f"{FILE_NAME} at {path}: an object has the key '{key}' twice; the last one counts"
-        for path, (_, keys) in zip(paths, read, strict=True)
-        for key in keys
-    ]
-    found = Manifest(merged, Sources(tuple(paths), tuple(value for value, _ in read)), repeated)
+    repeated: list[str] = []
+    files = _read_files(_paths(cwd, home), repeated)
+    merged: dict[str, Any] = reduce(merge, reversed(files.values()), {})
+    found = Manifest(merged, Sources(tuple(files), tuple(files.values())), repeated)
     broken = [name for name in ("bottles", "agents") if not isinstance(merged.get(name), dict | None)]
     fail_with(problem for name in broken for problem in found.checks.problems(name))
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import env, log
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import calls, process, run, terminal, wait
 from claude_bottle.lib.manifest import (
     FILE_NAME,
@@ -49,17 +49,22 @@ def init(environ: Mapping[str, str], cwd: str) -> int:
     found = manifest_find(cwd, home)
     path = f"{cwd.rstrip('/')}/{FILE_NAME}"
     terminal.tty_require("cannot ask for the new agent: no terminal")
-    agent = terminal.ask_line("agent name: ")
-    if not agent:
-        raise BottleError("agent name is required")
-    if manifest_file_has_agent(path, agent):
-        raise agent_exists(agent, path)
+    agent = _ask_for_name(path)
     bottle = terminal.ask_line("bottle [default]: ") or DEFAULT_BOTTLE
     skills = terminal.ask_line("skills (space separated): ")
     prompt = terminal.ask_line("prompt: ")
     manifest_add_agent(path, found, agent, bottle, skills, prompt)
     log.log_info(f"added agent '{agent}' to {path}")
     return 0
+
+
+def _ask_for_name(path: str) -> str:
+    agent = terminal.ask_line("agent name: ")
+    if not agent:
+        raise BottleError("agent name is required")
+    if manifest_file_has_agent(path, agent):
+        raise agent_exists(agent, path)
+    return agent
 
 
 def _home(environ: Mapping[str, str]) -> str:
@@ -141,7 +146,7 @@ def manifest_rewrite(path: str, change: Callable[[dict[str, Any]], None]) -> Non
         text = strict_json.rewrite(old, change)
         _replace(target, text)
     except OSError as problem:
-        raise BottleError(f"cannot write {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot write {path}", [reason(problem)]) from None
     except strict_json.NotJson as problem:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
 
@@ -184,7 +189,12 @@ def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     """
     found = manifest_load(cwd, _home(environ))
     manifest_require_agent(found, agent)
-    path = manifest_file_of_agent(found, agent)
+    _edit_in(manifest_file_of_agent(found, agent), agent, environ)
+    return 0
+
+
+def _edit_in(path: str, agent: str, environ: Mapping[str, str]) -> None:
+    """Let the user edit a copy; his text is kept where it cannot be taken back."""
     before = strict_json.part_text(Path(path).read_bytes(), ("agents", agent))
     copy = _edit_file(environ.get("TMPDIR") or "/tmp", before)
     try:
@@ -194,7 +204,6 @@ def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:
         _keep_text(copy, before, problem)
         raise
     Path(copy).unlink(missing_ok=True)
-    return 0
 
 
 def _keep_text(copy: str, before: bytes, problem: BaseException) -> None:
@@ -220,14 +229,18 @@ def _edit_file(folder: str, text: bytes) -> str:
         with open(fd, "wb") as file:
             file.write(text)
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BottleError(f"cannot create a temporary file in {folder}", [reason]) from None
+        raise BottleError(f"cannot create a temporary file in {folder}", [reason(problem)]) from None
     return name
 
 
+def _editor(environ: Mapping[str, str]) -> list[str]:
+    """Return the editor's command line, split at blanks, as in the shell."""
+    return (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
+
+
 def _run_editor(environ: Mapping[str, str], copy: str, path: str) -> None:
-    """Give the terminal to the editor; its command line is split at blanks, as in the shell."""
-    command = (environ.get("VISUAL") or environ.get("EDITOR") or "vim").split("\n")[0].split()
+    """Give the terminal to the editor."""
+    command = _editor(environ)
     shown = " ".join(command)
     failure = f"editor '{shown}' failed; {path} left unchanged"
     name = command[0] if command else ""
@@ -248,17 +261,10 @@ def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
     Raises:
         BottleError: it is no JSON object, the file's agent is not what it was, or the file cannot be written.
     """
-    try:
-        after = Path(copy).read_bytes()
-        if _is_same(after, before):
-            log.log_info("no changes")
-            return
-        if not isinstance(strict_json.parse(after), dict):
-            raise strict_json.NotJson("an agent is an object: {...}")
-    except (OSError, strict_json.NotJson) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else str(problem)
-        message = f"edited agent is not a valid JSON object; {path} left unchanged"
-        raise BottleError(message, [reason or str(problem)]) from None
+    after = _edited(copy, before, path)
+    if _is_same(after, before):
+        log.log_info("no changes")
+        return
     if _agent_text(path, agent) != before:
         raise BottleError(f"agent '{agent}' was changed meanwhile in {path}; it is left as it is now")
 
@@ -267,6 +273,18 @@ def _take_back(copy: str, before: bytes, path: str, agent: str) -> None:
 
     manifest_rewrite(path, change)
     log.log_info(f"updated agent '{agent}' in {path}")
+
+
+def _edited(copy: str, before: bytes, path: str) -> bytes:
+    """Return the text as the user left it; it is an agent's, if it has changed."""
+    try:
+        after = Path(copy).read_bytes()
+        if not (_is_same(after, before) or isinstance(strict_json.parse(after), dict)):
+            raise strict_json.NotJson("an agent is an object: {...}")
+        return after
+    except (OSError, strict_json.NotJson) as problem:
+        message = f"edited agent is not a valid JSON object; {path} left unchanged"
+        raise BottleError(message, [reason(problem)]) from None
 
 
 def _agent_text(path: str, agent: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -10,12 +11,13 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.subnets import host_routes, subnets
+from claude_bottle.lib.subnets import subnets
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
+Routes = Collection[IPv4Network]
 # Without it the host listens on the bridge's gateway address even of an internal network.
 SEALED = ("--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true")
 _OPTIONS = {INTERNAL: SEALED, EGRESS: ()}
@@ -42,7 +44,9 @@ class Network:
     subnet: IPv4Network
 
 
-def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Work[Network]:
+def network_create_internal(
+    engine: Engine, journal: Journal, slug: str, pool: IPv4Network, taken: Routes
+) -> Work[Network]:
     """Create the network that the bottle sits on (shell: network_create_internal).
 
     Args:
@@ -50,14 +54,17 @@ def network_create_internal(engine: Engine, journal: Journal, slug: str, pool: I
         journal: of the launch.
         slug: of the agent.
         pool: the block that its subnet is cut from.
+        taken: networks that the engine's host itself reaches.
 
     Raises:
         BottleError: docker refused, every name is taken, or the block has no room.
     """
-    return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), pool)
+    return _network_create(engine, journal, slug, INTERNAL, network_name_for_slug(slug), pool, taken)
 
 
-def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv4Network) -> Work[Network]:
+def network_create_egress(
+    engine: Engine, journal: Journal, slug: str, pool: IPv4Network, taken: Routes
+) -> Work[Network]:
     """Create the network that the sidecar reaches out through (shell: network_create_egress).
 
     Args:
@@ -65,17 +72,17 @@ def network_create_egress(engine: Engine, journal: Journal, slug: str, pool: IPv
         journal: of the launch.
         slug: of the agent.
         pool: the block that its subnet is cut from.
+        taken: networks that the engine's host itself reaches.
 
     Raises:
         BottleError: docker refused, every name is taken, or the block has no room.
     """
-    return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), pool)
+    return _network_create(engine, journal, slug, EGRESS, network_egress_name_for_slug(slug), pool, taken)
 
 
 def _network_create(
-    engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network
+    engine: Engine, journal: Journal, slug: str, role: str, base: str, pool: IPv4Network, taken: Routes
 ) -> Work[Network]:
-    taken = host_routes(engine)
     words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
@@ -13,7 +13,7 @@ from claude_bottle.lib.host import terminal
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
-from claude_bottle.lib.summary import Summary
+from claude_bottle.lib.summary import Grants
 
 RESERVED = frozenset(docker.PROXY_NAMES)
 REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
@@ -39,30 +39,30 @@ class Request:
     claude_args: tuple[str, ...] = ()
 
 
+def is_dry_run(request: Request, settings: env.Settings) -> bool:
+    """Say whether the start ends with its plan: the command line or the environment may ask for that."""
+    return request.dry_run or settings.dry_run
+
+
 @dataclass(frozen=True)
-class Plan:
-    """Arguments, manifest and environment of one start. No secret's value is in it."""
+class Plan(Grants):
+    """Arguments, manifest and environment of one start: what is granted, and how. No secret's value is in it."""
 
     request: Request
     settings: env.Settings
     cwd: str
     subnet_pool: IPv4Network
+    host_routes: tuple[IPv4Network, ...]
     slug: str
     container: str
-    bottle: str
     entries: tuple[EnvEntry, ...]
-    skills: tuple[str, ...]
-    ssh: tuple[SshEntry, ...]
-    hosts: tuple[str, ...]
-    listed: tuple[str, ...]
-    prompt: str
     warnings: tuple[str, ...]
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
 
     @property
     def dry_run(self) -> bool:
-        return self.request.dry_run or self.settings.dry_run
+        return is_dry_run(self.request, self.settings)
 
     @property
     def base_name(self) -> str:
@@ -81,11 +81,6 @@ class Plan:
         return f"{self.settings.bottle_home}/.claude-bottle-prompt.txt"
 
     @property
-    def env_names(self) -> list[str]:
-        """The names that reach the container, the token's last and once."""
-        return env_resolve.env_names((entry.name for entry in self.entries), self.settings.has_token)
-
-    @property
     def switches(self) -> list[str]:
         """Claude's switches that the manifest does not set itself."""
         own = {entry.name for entry in self.entries}
@@ -97,14 +92,6 @@ class Plan:
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
         return pipelock.pipelock_yaml(self.hosts, ssh_hosts, self.settings.pipelock_port, self.listed)
-
-    @property
-    def summary(self) -> Summary:
-        """What ``info`` prints too."""
-        names = self.env_names
-        return Summary(
-            self.request.agent, self.bottle, names, self.skills, self.prompt, self.ssh, self.hosts, self.listed
-        )
 
 
 def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
@@ -122,118 +109,122 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
-    pool = subnet_pool(settings.subnet_pool, host_routes(engine))
+    routes = host_routes(engine)
+    pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)
-    agent = request.agent
-    gathered = Gathered()
-    slugged, container = _check_agent(gathered, engine, found, agent, settings.pinned_container)
-    names = manifest.manifest_agent_skills(found, agent)
-    with gathered:
-        skills.skills_check(settings.host_home, names)
-    workspace = None
-    with gathered:
-        workspace = project.look(cwd) if request.with_cwd else None
-    bottle = manifest.manifest_agent_bottle(found, agent)
-    dry_run = request.dry_run or settings.dry_run
-    keys = _check_bottle(gathered, found, agent, settings.host_home, cwd, None if dry_run else environ)
-    gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
-    entries = env_resolve.env_entries(found, bottle)
-    return Plan(
-        request=request,
-        settings=settings,
-        cwd=cwd,
-        subnet_pool=pool,
-        slug=slugged,
-        container=container,
-        bottle=bottle,
-        entries=entries,
-        skills=names,
-        ssh=keys,
-        hosts=pipelock_hosts.allowed_hosts(found, bottle, keys),
-        listed=pipelock_hosts.listed_hosts(found, bottle),
-        prompt=manifest.manifest_agent_prompt(found, agent),
-        warnings=(
-            *found.warnings,
-            *env_resolve.env_warnings(found, bottle),
-            *_warnings(request, settings, bottle, entries, environ),
-            *_workspace_warnings(settings, workspace),
-        ),
-        project=workspace,
-        followed={name: skills.skills_followed(settings.host_home, name) for name in names},
-    )
+    draft = _Draft(request, settings, environ, cwd, found)
+    draft.check(engine)
+    return draft.plan(pool, routes)
 
 
-def _check_agent(
-    gathered: Gathered, engine: Engine, found: manifest.Manifest, agent: str, pinned: str
-) -> tuple[str, str]:
-    """Return the agent's slug and its container's name, an empty text for one that it cannot have."""
-    container = slugged = ""
-    with gathered:
-        manifest.manifest_require_agent(found, agent)
-    if agent not in found.agents or not found.agents[agent].is_object:
-        gathered.fail()
-    with gathered:
-        slugged = slug.agent_slug(agent)
-    if not gathered:  # the engine is asked about names only where the agent could have one
-        with gathered:
-            container = docker.docker_pick_container_name(engine, f"claude-bottle-{slugged}", pinned)
-    return slugged, container
+@dataclass(repr=False)
+class _Draft:
+    """A plan in the making; what is wrong with one part of it hides nothing of another."""
 
+    request: Request
+    settings: env.Settings
+    environ: Mapping[str, str]
+    cwd: str
+    found: manifest.Manifest
+    gathered: Gathered = field(default_factory=Gathered)
+    slug: str = ""
+    container: str = ""
+    ssh: tuple[SshEntry, ...] = ()
+    workspace: project.Project | None = None
 
-def _check_bottle(
-    gathered: Gathered,
-    found: manifest.Manifest,
-    agent: str,
-    home: str,
-    cwd: str,
-    environ: Mapping[str, str] | None,
-) -> tuple[SshEntry, ...]:
-    """Look at all that the agent's bottle says; what is wrong with one part hides nothing of another."""
-    keys: tuple[SshEntry, ...] = ()
-    if found.checks.problems("agents", agent, "bottle"):
-        return keys
-    bottle = manifest.manifest_agent_bottle(found, agent)
-    with gathered:
-        manifest.manifest_require_bottle(found, agent, bottle)
-    with gathered:
-        keys = ssh.ssh_load(found, bottle)
-    with gathered:
-        ssh.ssh_check_keys(cwd, home, ssh.ssh_entries(found, bottle))
-    with gathered:
-        pipelock_hosts.pipelock_check_allowlist(found, bottle)
-    with gathered:
-        env_resolve.env_check(found, bottle)
-    with gathered:
-        env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
-    return keys
+    @property
+    def agent(self) -> str:
+        return self.request.agent
 
+    @property
+    def bottle(self) -> str:
+        return manifest.manifest_agent_bottle(self.found, self.agent)
 
-def _warnings(
-    request: Request,
-    settings: env.Settings,
-    bottle: str,
-    entries: tuple[EnvEntry, ...],
-    environ: Mapping[str, str],
-) -> list[str]:
-    said = [
-        f"bottle '{bottle}': env '{entry.name}' is set by claude-bottle; the manifest's value is ignored"
-        for entry in entries
-        if entry.name in RESERVED
-    ]
-    if not settings.has_token and not env_resolve.env_has_login(entries, environ):
-        said.append(f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle")
-    if request.remote_control and settings.has_token:
-        said.append("remote control needs a full login; with only a long-lived token Claude Code starts without it")
-    return said
+    @property
+    def skills(self) -> tuple[str, ...]:
+        return manifest.manifest_agent_skills(self.found, self.agent)
 
+    def check(self, engine: Engine) -> None:
+        """Look at all of it, in the shell's order, and fail once."""
+        self._check_agent(engine)
+        with self.gathered:
+            skills.skills_check(self.settings.host_home, self.skills)
+        with self.gathered:
+            self.workspace = project.look(self.cwd) if self.request.with_cwd else None
+        if not self.found.checks.problems("agents", self.agent, "bottle"):
+            self._check_bottle()
+        self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
 
-def _workspace_warnings(settings: env.Settings, workspace: project.Project | None) -> list[str]:
-    if workspace is None:
-        return []
-    said = workspace.warnings(settings.host_home)
-    if settings.derived_image:
-        said.append(f"CLAUDE_BOTTLE_DERIVED_IMAGE is set: the engine keeps the project in '{settings.derived_image}'")
-    return said
+    def _check_agent(self, engine: Engine) -> None:
+        with self.gathered:
+            manifest.manifest_require_agent(self.found, self.agent)
+        if self.agent not in self.found.agents or not self.found.agents[self.agent].is_object:
+            self.gathered.fail()
+        with self.gathered:
+            self.slug = slug.agent_slug(self.agent)
+        if not self.gathered:  # the engine is asked about names only where the agent could have one
+            with self.gathered:
+                base, pinned = f"claude-bottle-{self.slug}", self.settings.pinned_container
+                self.container = docker.docker_pick_container_name(engine, base, pinned)
+
+    def _check_bottle(self) -> None:
+        found, bottle = self.found, self.bottle
+        with self.gathered:
+            manifest.manifest_require_bottle(found, self.agent, bottle)
+        with self.gathered:
+            self.ssh = ssh.ssh_load(found, bottle)
+        with self.gathered:
+            ssh.ssh_check_keys(self.cwd, self.settings.host_home, ssh.ssh_entries(found, bottle))
+        with self.gathered:
+            pipelock_hosts.pipelock_check_allowlist(found, bottle)
+        with self.gathered:
+            env_resolve.env_check(found, bottle)
+        with self.gathered:
+            environ = None if is_dry_run(self.request, self.settings) else self.environ
+            env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
+
+    def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
+        return Plan.of(
+            self.found,
+            self.agent,
+            self.ssh,
+            self.settings.has_token,
+            request=self.request,
+            settings=self.settings,
+            cwd=self.cwd,
+            subnet_pool=pool,
+            host_routes=routes,
+            slug=self.slug,
+            container=self.container,
+            entries=env_resolve.env_entries(self.found, self.bottle),
+            warnings=tuple(self._warnings()),
+            project=self.workspace,
+            followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        yield from self.found.warnings
+        yield from env_resolve.env_warnings(self.found, self.bottle)
+        entries = env_resolve.env_entries(self.found, self.bottle)
+        yield from self._reserved_warnings(entries)
+        yield from self._login_warnings(entries)
+        if self.workspace:
+            yield from self._workspace_warnings(self.workspace)
+
+    def _reserved_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
+        for name in (entry.name for entry in entries if entry.name in RESERVED):
+            yield f"bottle '{self.bottle}': env '{name}' is set by claude-bottle; the manifest's value is ignored"
+
+    def _login_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
+        if not self.settings.has_token and not env_resolve.env_has_login(entries, self.environ):
+            yield f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle"
+        if self.request.remote_control and self.settings.has_token:
+            yield "remote control needs a full login; with only a long-lived token Claude Code starts without it"
+
+    def _workspace_warnings(self, workspace: project.Project) -> Iterator[str]:
+        yield from workspace.warnings(self.settings.host_home)
+        if image := self.settings.derived_image:
+            yield f"CLAUDE_BOTTLE_DERIVED_IMAGE is set: the engine keeps the project in '{image}'"
 
 
 def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
@@ -255,22 +246,25 @@ def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, 
 
 def print_preflight(plan: Plan, stage_dir: str) -> None:
     """Show what is about to happen (shell: print_preflight; contract section 7)."""
-    shown = plan.summary
     log.line()
-    shown.say_agent()
+    plan.say_agent()
     log.labelled("image", plan.settings.image)
     if plan.project:
         _print_project(plan, plan.project)
     log.labelled("container", plan.container)
     log.labelled("stage dir", stage_dir)
-    shown.say_env_and_skills()
+    plan.say_env_and_skills()
+    _print_followed(plan)
+    plan.say_bottle()
+    plan.say_prompt()
+    log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    log.line()
+
+
+def _print_followed(plan: Plan) -> None:
     links = [f"{skill}/{link} -> {file}" for skill, files in plan.followed.items() for link, file in files.items()]
     if links:
         log.labelled("  followed", ", ".join(links))
-    shown.say_bottle()
-    shown.say_prompt()
-    log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
-    log.line()
 
 
 def _print_project(plan: Plan, workspace: project.Project) -> None:

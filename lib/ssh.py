@@ -42,9 +42,12 @@ def ssh_check_keys(cwd: str, home: str, entries: Iterable[SshEntry]) -> None:
     """
     gathered = Gathered()
     for entry in entries:
-        path = ssh_key_path(cwd, home, entry.identity_file)
         with gathered:
-            if not os.path.isfile(path):
-                raise BottleError(f"ssh key file not found for host '{entry.host}': {path}")
-            ssh_read_key(entry.host, path)
+            _check_key(entry.host, ssh_key_path(cwd, home, entry.identity_file))
     gathered.fail()
+
+
+def _check_key(host: str, path: str) -> None:
+    if not os.path.isfile(path):
+        raise BottleError(f"ssh key file not found for host '{host}': {path}")
+    ssh_read_key(host, path)

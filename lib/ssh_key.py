@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 
+from claude_bottle.lib.errors import reason
 from claude_bottle.lib.problems import UnseenByShell
 
 MAX_BYTES = 1024 * 1024
@@ -33,43 +34,59 @@ def ssh_read_key(host: str, path: str) -> bytes:
         with Path(path).open("rb") as file:
             key = file.read(MAX_BYTES + 1)
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise UnseenByShell(f"ssh key for host '{host}' cannot be read: {path}", [reason]) from None
+        raise UnseenByShell(f"ssh key for host '{host}' cannot be read: {path}", [reason(problem)]) from None
     key = b"".join(line.rstrip() + b"\n" for line in key.removeprefix(_BYTE_ORDER_MARK).splitlines())
     _check(host, path, key)
     return key
 
 
 def _check(host: str, path: str, key: bytes) -> None:
-    def refuse(what: str, fix: str) -> UnseenByShell:
-        return UnseenByShell(f"ssh key for host '{host}' {what}: {path}", [fix])
+    if problem := _other_kind(key) or _damage(key):
+        what, fix = problem
+        raise UnseenByShell(f"ssh key for host '{host}' {what}: {path}", [fix])
+    if _has_passphrase(key):
+        fix = f"{path} has a passphrase; a copy without one is made by: ssh-keygen -p -f COPY"
+        raise UnseenByShell(_PASSPHRASE.format(host), [fix])
 
+
+def _other_kind(key: bytes) -> tuple[str, str] | None:
+    """Return what it is instead of a private key of OpenSSH's or OpenSSL's, if that can be told, and what to do."""
     if not key.strip():
-        raise refuse("is empty", "IdentityFile has to name a private key")
+        return "is empty", "IdentityFile has to name a private key"
     if len(key) > MAX_BYTES:
-        raise refuse("is larger than 1 MiB", "IdentityFile has to name a private key")
+        return "is larger than 1 MiB", "IdentityFile has to name a private key"
     if _PUBLIC.match(key.lstrip()):
-        raise refuse("is a public key", "IdentityFile has to name the private one, which mostly has no .pub at its end")
+        return "is a public key", "IdentityFile has to name the private one, which mostly has no .pub at its end"
     if key.startswith(b"PuTTY-User-Key-File"):
-        raise refuse("is one of PuTTY's", "make a copy with: puttygen KEY -O private-openssh -o COPY")
+        return "is one of PuTTY's", "make a copy with: puttygen KEY -O private-openssh -o COPY"
+    return None
+
+
+def _damage(key: bytes) -> tuple[str, str] | None:
+    kind, body = _parts(key)
+    if body is None or (not kind and _is_cut(key)):
+        return "is cut off", "its first or its last line is missing; copy the file again, whole"
+    if kind and not _says_encrypted(kind, body) and not _is_whole(_decoded(body)):
+        return "is cut off or damaged", "something is missing between its first and its last line"
+    return None
+
+
+def _has_passphrase(key: bytes) -> bool:
+    """Say whether a key that is whole has one."""
+    kind, body = _parts(key)
+    said = _says_encrypted(kind, body or b"")
+    return said or (kind == b"OPENSSH PRIVATE KEY" and _strings(_decoded(body or b""))[:1] != [b"none"])
+
+
+def _says_encrypted(kind: bytes, body: bytes) -> bool:
+    """Say whether it can be read without decoding it that a key is encrypted."""
+    return kind == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in body
+
+
+def _parts(key: bytes) -> tuple[bytes, bytes | None]:
+    """Return what the first line of a private key calls it and what it holds; empty without such a line."""
     begin = _BEGIN.search(key)
-    kind, body = (begin[1], _body(key, begin)) if begin else (b"", b"")
-    if body is None or (not begin and _is_cut(key)):
-        raise refuse("is cut off", "its first or its last line is missing; copy the file again, whole")
-    if kind == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in body:
-        raise _has_passphrase(host, path)
-    if kind:
-        content = _decoded(body)
-        if not (content and _is_whole(content)):
-            raise refuse("is cut off or damaged", "something is missing between its first and its last line")
-        if kind == b"OPENSSH PRIVATE KEY" and _strings(content)[:1] != [b"none"]:
-            raise _has_passphrase(host, path)
-
-
-def _has_passphrase(host: str, path: str) -> UnseenByShell:
-    return UnseenByShell(
-        _PASSPHRASE.format(host), [f"{path} has a passphrase; a copy without one is made by: ssh-keygen -p -f COPY"]
-    )
+    return (begin[1], _body(key, begin)) if begin else (b"", b"")
 
 
 def _is_cut(key: bytes) -> bool:
@@ -96,7 +113,7 @@ def _is_whole(content: bytes) -> bool:
     """Say whether a key is as long as it says itself; more behind it does no harm."""
     if content.startswith(_OPENSSH):
         return len(_strings(content)) == 5
-    if content[0] != 0x30 or len(content) < 2:  # a sequence, in DER
+    if len(content) < 2 or content[0] != 0x30:  # a sequence, in DER
         return False
     size, start = content[1], 2
     if size & 0x80:

@@ -11,7 +11,7 @@ import string
 from pathlib import Path
 
 from claude_bottle.lib import env_resolve, log
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.plan import RESERVED, Plan
 from claude_bottle.lib.teardown.journal import STAGE, Journal
 
@@ -38,8 +38,7 @@ def stage_create(journal: Journal, folder: str) -> str:
     try:
         os.mkdir(path, mode=0o700)
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BottleError(f"cannot create the stage dir in {parent}", [reason]) from None
+        raise BottleError(f"cannot create the stage dir in {parent}", [reason(problem)]) from None
     return path
 
 
@@ -60,4 +59,4 @@ def _write(path: Path, text: str) -> None:
         with open(fd, "wb") as file:
             file.write(log.encode(text))
     except OSError as problem:
-        raise BottleError(f"cannot write {path}", [problem.strerror or str(problem)]) from None
+        raise BottleError(f"cannot write {path}", [reason(problem)]) from None

@@ -75,13 +75,13 @@ def build_workspace(launch: Launch, base: Image) -> Work[Image]:
 def create_internal(launch: Launch) -> Work[Network]:
     """Make the bottle's own network."""
     plan = launch.plan
-    return network.network_create_internal(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
+    return network.network_create_internal(launch.engine, launch.journal, plan.slug, plan.subnet_pool, plan.host_routes)
 
 
 def create_egress(launch: Launch) -> Work[Network]:
     """Make the sidecar's way out."""
     plan = launch.plan
-    return network.network_create_egress(launch.engine, launch.journal, plan.slug, plan.subnet_pool)
+    return network.network_create_egress(launch.engine, launch.journal, plan.slug, plan.subnet_pool, plan.host_routes)
 
 
 def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:

@@ -37,17 +37,22 @@ def subnet_pool(text: str, taken: Collection[IPv4Network]) -> IPv4Network:
     Raises:
         BottleError: it is no private block of a usable size, or has a route to all of it.
     """
+    pool = _usable_block(text)
+    if pool is None:
+        allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
+        raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+    if any(map(pool.subnet_of, taken)):
+        reason = f"this machine has a route to all of {pool}"
+        raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
+    return pool
+
+
+def _usable_block(text: str) -> IPv4Network | None:
     try:
-        pool = IPv4Network(text)
+        block = IPv4Network(text)
     except ValueError:
-        pool = None
-    if pool and SHORTEST <= pool.prefixlen <= LONGEST and any(map(pool.subnet_of, PRIVATE)):
-        if any(map(pool.subnet_of, taken)):
-            reason = f"this machine has a route to all of {pool}"
-            raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
-        return pool
-    allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
-    raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+        return None
+    return block if SHORTEST <= block.prefixlen <= LONGEST and any(map(block.subnet_of, PRIVATE)) else None
 
 
 def subnets(pool: IPv4Network, name: str, taken: Collection[IPv4Network]) -> Iterator[IPv4Network]:
@@ -82,22 +87,22 @@ def agent_address(subnet: IPv4Network) -> str:
     return str(subnet[3])
 
 
-def host_routes(engine: Engine) -> list[IPv4Network]:
+def host_routes(engine: Engine) -> tuple[IPv4Network, ...]:
     """Return the networks that the engine's host has a route to, but for the default; none where that cannot be told.
 
     Args:
         engine: whose host is asked only where it is this machine.
     """
     if not engine.is_local or sys.platform != "linux":
-        return []
+        return ()
     try:
         lines = _ROUTES.read_text().splitlines()[1:]
     except OSError:
-        return []
+        return ()
     rows = (line.split() for line in lines)
     pairs = ((_address(row[1]), _address(row[7])) for row in rows if len(row) > 7)
     # A shorter one is a default route, whole or in two halves, as a tunnel for everything sets it.
-    return [IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST]
+    return tuple(IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST)
 
 
 def _address(word: str) -> ipaddress.IPv4Address:

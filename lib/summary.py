@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from claude_bottle.lib import log
 from claude_bottle.lib.env_resolve import env_names
@@ -25,7 +25,7 @@ from claude_bottle.lib.schema.manifest_parse import SshEntry
 
 
 @dataclass(frozen=True)
-class Summary:
+class Grants:
     """What an agent is granted.
 
     Attributes:
@@ -41,12 +41,36 @@ class Summary:
 
     agent: str
     bottle: str
-    env_names: Sequence[str]
-    skills: Sequence[str]
+    env_names: tuple[str, ...]
+    skills: tuple[str, ...]
     prompt: str
-    ssh: Sequence[SshEntry]
-    hosts: Sequence[str]
-    listed: Sequence[str]
+    ssh: tuple[SshEntry, ...]
+    hosts: tuple[str, ...]
+    listed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, agent: str, ssh: tuple[SshEntry, ...], has_token: bool, **more: Any) -> Self:
+        """Return what an agent is granted.
+
+        Args:
+            manifest: the merged one, checked.
+            agent: its name.
+            ssh: its bottle's entries.
+            has_token: whether a token is forwarded.
+            more: what a subclass has besides.
+        """
+        bottle = manifest_agent_bottle(manifest, agent)
+        return cls(
+            agent=agent,
+            bottle=bottle,
+            env_names=tuple(env_names(manifest_env_names(manifest, bottle), has_token)),
+            skills=manifest_agent_skills(manifest, agent),
+            prompt=manifest_agent_prompt(manifest, agent),
+            ssh=ssh,
+            hosts=allowed_hosts(manifest, bottle, ssh),
+            listed=listed_hosts(manifest, bottle),
+            **more,
+        )
 
     def say_agent(self) -> None:
         log.labelled("agent", self.agent)
@@ -79,25 +103,3 @@ def _described(entry: SshEntry) -> str:
     known = "yes" if entry.known_host_key else "no"
     target = f"{entry.user}@{entry.hostname}:{entry.port}"
     return f"{entry.host} -> {target} key {entry.identity_file} known-host-key {known}"
-
-
-def summarise(manifest: Manifest, agent: str, ssh: Sequence[SshEntry], has_token: bool) -> Summary:
-    """Return what an agent is granted.
-
-    Args:
-        manifest: the merged one, checked.
-        agent: its name.
-        ssh: its bottle's entries.
-        has_token: whether a token is forwarded.
-    """
-    bottle = manifest_agent_bottle(manifest, agent)
-    return Summary(
-        agent=agent,
-        bottle=bottle,
-        env_names=env_names(manifest_env_names(manifest, bottle), has_token),
-        skills=manifest_agent_skills(manifest, agent),
-        prompt=manifest_agent_prompt(manifest, agent),
-        ssh=ssh,
-        hosts=allowed_hosts(manifest, bottle, ssh),
-        listed=listed_hosts(manifest, bottle),
-    )

@@ -117,7 +117,7 @@ def test_one_module_writes_and_one_place_ends_the_program() -> None:
         "lib/host/calls.py",
         "lib/teardown/reaper.py",
     }  # the two feed a process they started
-    assert where(ENDERS) == {"cli/main.py", "cli/__main__.py"}
+    assert where(ENDERS) == {"cli/main.py"}
 
 
 def test_one_module_blocks() -> None:

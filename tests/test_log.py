@@ -110,6 +110,17 @@ def test_a_pager_that_stands_still_leaves_the_launcher_its_ears(tmp_path: Path, 
     child.stdout.close()
 
 
+def test_a_signal_while_a_reader_takes_a_list_leaves_him_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "claude-bottle.json").write_text(json.dumps(MANY))
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    child = subprocess.Popen([ROOT / "cli.sh", "list"], cwd=tmp_path, env=env, stdout=subprocess.PIPE)
+    assert child.stdout
+    assert until(lambda: is_full(child.stdout.fileno()))
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert (child.returncode, said.count(b"\n")) == (0, 2000)
+
+
 @pytest.fixture
 def stopped(tmp_path: Path) -> Iterator[tuple[Run, Terminal]]:
     """A start on a terminal that shows nothing, as after Ctrl-S, in its preflight."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ from typing import Any
 
 import click
 import pytest
+from claude_bottle.lib.host import run
+from claude_bottle.lib.teardown import inventory
 
 from tests.conftest import ROOT
 from tests.sweep import Run, gone, until, wrong_words
@@ -176,6 +180,44 @@ def test_a_kill_during_a_create_leaves_nothing(mac: Mac) -> None:
     call = mac.kill_during("sidecar create")
     assert until(lambda: mac.leftovers() == [] and gone(call)), mac.leftovers()
     assert mac.wrong(processes=2) == []
+
+
+def test_the_labels_say_when_launcher_and_reaper_began(mac: Mac) -> None:
+    mark = mac.session("exec sleep 100")
+    mac.env |= {"TZ": "Asia/Kolkata", "LC_ALL": "de_DE.UTF-8"}
+    child = mac.begin()
+    assert until(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    labels = next(box["labels"] for box in mac.fake.containers() if "claude-bottle.launcher" in box["labels"])
+    launcher, reaper = labels["claude-bottle.launcher"], labels["claude-bottle.reaper"]
+    assert int(launcher.split()[0]) == child.pid
+    for pid, _, began in (launcher.partition(" "), reaper.partition(" ")):
+        ps = ["ps", "-o", "lstart=", "-p", pid]
+        env = {"TZ": "UTC", "LC_ALL": "C"}
+        assert began == subprocess.run(ps, env=env, capture_output=True, text=True, check=True).stdout.strip()
+        assert time.strptime(began, "%a %b %d %H:%M:%S %Y")
+    child.terminate()
+    child.communicate(timeout=60)
+    assert mac.wrong(processes=2) == []
+
+
+SYSCTL = """#!/bin/sh
+[ "$*" = "-n kern.bootsessionuuid" ] && [ "$LC_ALL$TZ" = CUTC0 ] && echo A-UUID
+exit $(cat "${0%/*}/status")
+"""
+
+
+@pytest.mark.parametrize(("status", "boot"), [(0, "A-UUID"), (1, ""), (None, "")])
+def test_the_labels_say_which_boot_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int | None, boot: str
+) -> None:
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text(SYSCTL)
+    sysctl.chmod(0o644 if status is None else 0o755)
+    (tmp_path / "status").write_text(f"{status}\n")
+    run.load()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(inventory, "_SYSCTL", str(sysctl))
+    assert inventory.owner_here("a-launch", os.getpid()).boot == boot
 
 
 def test_questions_and_a_session_on_a_terminal_give_it_back_as_it_was(mac: Mac) -> None:

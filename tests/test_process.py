@@ -179,7 +179,6 @@ def test_ctrl_c_during_a_list_shows_all_of_it_or_nothing(tmp_path: Path) -> None
             (130, 0),
             (-signal.SIGINT, 0),
             (0, 20),
-            (-signal.SIGINT, 20),  # at its very end
         ), (milliseconds, err)
         assert wrong_words(err) == "" and "KeyboardInterrupt" not in err
     assert process._core_limit == []  # the tests' own process is left alone

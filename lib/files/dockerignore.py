@@ -77,6 +77,11 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
+def _accepting(all_of_a_kind: Iterable[Accepts | None], character: str) -> int:
+    """Return those that accept a character, as bits."""
+    return sum(1 << number for number, accepts in enumerate(all_of_a_kind) if accepts and accepts(character))
+
+
 class Pattern:
     """One line of the file.
 
@@ -109,11 +114,8 @@ class Pattern:
         return places
 
     def _learn(self, character: str) -> tuple[int, int]:
-        def accepting(all_of_a_kind: Iterable[Accepts | None]) -> int:
-            return sum(1 << number for number, accepts in enumerate(all_of_a_kind) if accepts and accepts(character))
-
         steps, loops = (place.step for place in self._all), (place.loop for place in self._all)
-        self._known[character] = accepting(steps), accepting(loops)
+        self._known[character] = _accepting(steps, character), _accepting(loops, character)
         return self._known[character]
 
     def _settled(self, places: int) -> int:

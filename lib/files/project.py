@@ -115,12 +115,13 @@ class Project:
         for path, needed in _CREDENTIALS:
             if self._goes_in(path) and (not needed or self._holds(path, re.compile(needed))):
                 yield path
-        for name in sorted(os.listdir(self.folder)):
-            is_one = _ENV_FILE.fullmatch(name) and not _ENV_SAMPLE.fullmatch(name)
-            if is_one and os.path.isfile(self._path(name)) and self._goes_in(name):
-                yield name
+        yield from filter(self._is_env_file, sorted(os.listdir(self.folder)))
         if self.git and self._holds(f"{self.git}/config", _GIT_TOKEN):
             yield f"a token in {GIT}/config"
+
+    def _is_env_file(self, name: str) -> bool:
+        is_one = _ENV_FILE.fullmatch(name) and not _ENV_SAMPLE.fullmatch(name)
+        return bool(is_one) and os.path.isfile(self._path(name)) and self._goes_in(name)
 
     def _goes_in(self, path: str) -> bool:
         """Say whether a file or folder is there, and in the bottle too: not a link, nor below one."""

@@ -161,15 +161,17 @@ def walk(source: str, choose: Choose = everything) -> Iterator[Entry]:
     try:
         while way.levels:
             wait.check_signals()
-            entry = way.next()
-            if entry is None:
-                continue
-            is_folder = stat.S_ISDIR(entry.what.st_mode)
-            goes_in, is_entered = choose(entry.path, is_folder)
-            if goes_in:
-                yield from way.held_back()
-                yield entry
-            if is_folder and is_entered:
-                way.down(entry, goes_in)
+            if entry := way.next():
+                yield from _chosen(way, entry, choose)
     finally:
         os.close(way.here)
+
+
+def _chosen(way: _Way, entry: Entry, choose: Choose) -> Iterator[Entry]:
+    is_folder = stat.S_ISDIR(entry.what.st_mode)
+    goes_in, is_entered = choose(entry.path, is_folder)
+    if goes_in:
+        yield from way.held_back()
+        yield entry
+    if is_folder and is_entered:
+        way.down(entry, goes_in)

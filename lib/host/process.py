@@ -29,9 +29,13 @@ def forbid_cores() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, _core_limit[0][1]))
     if sys.platform == "linux":
         with suppress(Exception):  # no libc to be had: the limit has to do
-            import ctypes
+            _forbid_dumps()
 
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+def _forbid_dumps() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def give_cores_back() -> None:

@@ -10,7 +10,8 @@ import os
 import re
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from claude_bottle.lib import log
@@ -39,17 +40,20 @@ def tty_announce(announce: Callable[[str], None]) -> None:
     _announce[:] = [announce]
 
 
-def _open() -> int:
-    return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+@contextmanager
+def _terminal() -> Iterator[int]:
+    fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def tty_exists() -> bool:
     """Say whether there is a terminal to ask on."""
-    try:
-        os.close(_open())
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), _terminal():
+        return True
+    return False
 
 
 def tty_require(error: str) -> None:
@@ -68,18 +72,10 @@ def tty_save(*, screen: bool = False) -> None:
     Args:
         screen: a program gets it that may change what its screen shows and its keys send.
     """
-    try:
-        fd = _open()
-    except OSError:
-        return
-    try:
+    with suppress(OSError, termios.error), _terminal() as fd:
         _saved[:] = [termios.tcgetattr(fd)]
         for announce in _announce:
             announce(dump_settings(_device(fd), _saved[0], screen))
-    except (OSError, termios.error):
-        pass
-    finally:
-        os.close(fd)
 
 
 def tty_in_foreground() -> bool:
@@ -134,28 +130,18 @@ def tty_restore() -> None:
     if not _saved:
         return
     settings = _saved.pop()
-    try:
-        fd = _open()
-    except OSError:  # the terminal is gone, and its settings with it
-        return
-    try:
+    with suppress(OSError), _terminal() as fd:  # it may be gone, and its settings with it
         if os.tcgetpgrp(fd) == os.getpgrp():  # else it is somebody else's by now, and we would be stopped
             _set(fd, settings)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
     for announce in _announce:
         announce("")
 
 
 def _set(fd: int, settings: Any) -> None:
     """Set without waiting for output, which may be stopped, and drop what was typed or answered under the others."""
-    try:
+    with suppress(OSError, termios.error):
         termios.tcsetattr(fd, termios.TCSANOW, settings)
         termios.tcflush(fd, termios.TCIFLUSH)
-    except (OSError, termios.error):
-        pass
 
 
 def dump_settings(path: str, settings: Any, screen: bool) -> str:
@@ -286,18 +272,21 @@ def ask_secret(question: str, what: str) -> str:
         BottleError: several lines were pasted.
         Interrupted: a signal arrived; the echo is back on.
     """
-    fd = _open()
-    try:
-        tty_save()
-        settings = _saved[0] if _saved else None
-        if settings:
-            _set(fd, _silent(settings))
-        log.ask(f"{question}: ")
-        return _read_hidden(fd, settings, what) if settings else _read_line(fd)[0]
-    finally:
-        tty_restore()
-        os.close(fd)
-        log.line()
+    with _terminal() as fd:
+        try:
+            return _ask_silently(fd, question, what)
+        finally:
+            tty_restore()
+            log.line()
+
+
+def _ask_silently(fd: int, question: str, what: str) -> str:
+    tty_save()
+    settings = _saved[0] if _saved else None
+    if settings:
+        _set(fd, _silent(settings))
+    log.ask(f"{question}: ")
+    return _read_hidden(fd, settings, what) if settings else _read_line(fd)[0]
 
 
 def _silent(settings: Any) -> Any:
@@ -317,13 +306,14 @@ def ask_line(question: str) -> str:
     Raises:
         Interrupted: a signal arrived.
     """
+    return _answer(question)[0].strip(" \t")
+
+
+def _answer(question: str) -> tuple[str, bool]:
+    """Return what was typed, and whether a newline ended it rather than the end of file."""
     log.ask(question)
-    fd = _open()
-    try:
-        answer, _ = _read_line(fd)
-    finally:
-        os.close(fd)
-    return answer.strip(" \t")
+    with _terminal() as fd:
+        return _read_line(fd)
 
 
 def confirm(question: str) -> None:
@@ -335,12 +325,7 @@ def confirm(question: str) -> None:
         Interrupted: a signal arrived.
     """
     tty_require("cannot ask for confirmation: no terminal")
-    log.ask(f"{question} [y/N] ")
-    fd = _open()
-    try:
-        answer, ended = _read_line(fd)
-    finally:
-        os.close(fd)
+    answer, ended = _answer(f"{question} [y/N] ")
     if not ended or answer not in YES:
         log.log_info("aborted by user")
         raise Declined

@@ -54,22 +54,25 @@ class Checks:
         Args:
             place: the keys that lead there, three at most; with three also what is wrong below.
         """
-        return [fault_error(fault, self._sources.where(fault.place)) for fault in self._by_part.get(place, ())]
+        return list(map(self._error, self._by_part.get(place, ())))
+
+    def _error(self, fault: Fault) -> BottleError:
+        return fault_error(fault, self._sources.where(fault.place))
 
     def agent(self, name: str) -> list[BottleError]:
         """Return what is wrong with an agent."""
-        faults = (fault for fault in self._faults if fault.place[:2] == ("agents", name))
-        return [fault_error(fault, self._sources.where(fault.place)) for fault in faults]
+        return [self._error(fault) for fault in self._faults if fault.place[:2] == ("agents", name)]
 
     def ssh(self, bottle: str) -> Iterator[BottleError]:
         """Yield what is wrong with a bottle's ssh entries: what is missing first, as the shell does."""
         place = ("bottles", bottle, "ssh")
-        for index, entry in enumerate(as_list(self._at(place))):
+        yield from self._missing_in(place)
+        yield from (self._error(fault) for fault in self._by_part.get(place, ()) if fault.kind != "required")
+
+    def _missing_in(self, entries: Place) -> Iterator[BottleError]:
+        for index, entry in enumerate(as_list(self._at(entries))):
             for line in _missing_fields(entry):
-                yield BottleError(line, [self._sources.where((*place, index))])
-        for fault in self._by_part.get(place, ()):
-            if fault.kind != "required":
-                yield fault_error(fault, self._sources.where(fault.place))
+                yield BottleError(line, [self._sources.where((*entries, index))])
 
     def broken_ssh(self) -> set[Place]:
         """Return the places of the ssh entries that lack a field, or have one of a wrong type."""
@@ -82,11 +85,10 @@ class Checks:
     def egress(self, bottle: str) -> Iterator[BottleError]:
         """Yield what is wrong with a bottle's egress."""
         for fault in self._by_part.get(("bottles", bottle, "egress"), ()):
-            where = self._sources.where(fault.place)
-            if fault.kind == "form":
-                yield host_error(fault, self._at(fault.place), where)
-            else:
-                yield fault_error(fault, where)
+            yield self._host_error(fault) if fault.kind == "form" else self._error(fault)
+
+    def _host_error(self, fault: Fault) -> BottleError:
+        return host_error(fault, self._at(fault.place), self._sources.where(fault.place))
 
     def _at(self, place: Place) -> Any:
         value = self._merged

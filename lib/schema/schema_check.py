@@ -65,11 +65,13 @@ def _schema() -> Any:
 
 def json_path(place: Place) -> str:
     """Return a place as JSONPath has it."""
-    steps = (
-        f"[{step}]" if isinstance(step, int) else f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
-        for step in place
-    )
-    return "$" + "".join(steps)
+    return "$" + "".join(map(_path_step, place))
+
+
+def _path_step(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step}" if step.isidentifier() else f"[{json.dumps(step)}]"
 
 
 def faults(document: Any) -> tuple[Fault, ...]:

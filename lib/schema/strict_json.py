@@ -7,6 +7,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from claude_bottle.lib.host import wait
@@ -52,26 +53,13 @@ def parse(data: bytes, number: Callable[[str], Any] | None = None, repeated: lis
         Interrupted: a signal arrived; a large file takes a while.
     """
     text = _decode(data)
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        wait.check_signals()
-        value = dict(pairs)
-        if repeated is not None and len(value) < len(pairs):
-            times = Counter(key for key, _ in pairs)
-            repeated.extend(key for key in value if times[key] > 1)
-        return value
-
-    def refuse(word: str) -> NoReturn:
-        place = next(found for found in _TOKEN.finditer(text) if found[0] == word)
-        raise NotJson(f"{_place(text, place.start())}: {word} is not a JSON number")
-
+    members, refuse = partial(_members, repeated), partial(_refuse, text)
     try:
         value = json.loads(
             text, parse_constant=refuse, parse_float=number, parse_int=number or _int, object_pairs_hook=members
         )
     except json.JSONDecodeError as problem:
-        reason = next((ours for theirs, ours in _REASONS.items() if problem.msg.startswith(theirs)), "not JSON")
-        raise NotJson(f"{_place(text, problem.pos)}: {reason}") from None
+        raise NotJson(f"{_place(text, problem.pos)}: {_reason(problem)}") from None
     except RecursionError:
         value = None  # said with its place by the next line
     _check_depth(text)
@@ -89,6 +77,24 @@ def _decode(data: bytes) -> str:
 def _place(text: str, index: int) -> str:
     line = text.count("\n", 0, index) + 1
     return f"line {line}, column {index - text.rfind(chr(10), 0, index)}"
+
+
+def _members(repeated: list[str] | None, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    wait.check_signals()
+    value = dict(pairs)
+    if repeated is not None and len(value) < len(pairs):
+        times = Counter(key for key, _ in pairs)
+        repeated.extend(key for key in value if times[key] > 1)
+    return value
+
+
+def _refuse(text: str, word: str) -> NoReturn:
+    place = next(found for found in _TOKEN.finditer(text) if found[0] == word)
+    raise NotJson(f"{_place(text, place.start())}: {word} is not a JSON number")
+
+
+def _reason(problem: json.JSONDecodeError) -> str:
+    return next((ours for theirs, ours in _REASONS.items() if problem.msg.startswith(theirs)), "not JSON")
 
 
 def _check_depth(text: str) -> None:

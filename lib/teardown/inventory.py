@@ -16,7 +16,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.host.calls import Call, Work, one, perform
 
 PREFIX = "claude-bottle."
 CONTAINER = "container"
@@ -33,6 +33,7 @@ SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin,
 
 _LABELS = ("owner", "slug", "role", "image", "host", "boot", "launcher", "reaper")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_SYSCTL = "/usr/sbin/sysctl"
 _NAMES = {CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}"), NETWORK: ("{{.Name}}", "", "")}
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
 _REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
@@ -82,15 +83,28 @@ class Item:
 
 
 def process_mark(pid: int) -> str:
-    """Return a process's pid, and its start time in clock ticks since the boot where that can be told."""
-    if sys.platform != "linux":
-        return str(pid)
+    """Return a process's pid, and its start time where it can be told: clock ticks since the boot, a date on macOS."""
+    return f"{pid} {_start_time(pid)}".rstrip()
+
+
+def _start_time(pid: int) -> str:
+    if sys.platform == "darwin":
+        return _said("/bin/ps", "-o", "lstart=", "-p", str(pid))
     try:
         # The name, in brackets, may hold blanks.
-        start = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
-        return str(pid)
-    return f"{pid} {start}"
+        return ""
+
+
+def _said(program: str, *words: str) -> str:
+    """Return what a tool of macOS says, in one language and time zone; nothing where it fails, or may not run."""
+    env = {"LC_ALL": "C", "TZ": "UTC0"}
+    try:
+        answer = perform(one(Call(program, words, env, run.QUERY_SECONDS)))
+    except OSError:
+        return ""
+    return answer.text.strip() if answer.ok else ""
 
 
 def owner_here(launch: str, reaper: int) -> Owner:
@@ -104,8 +118,10 @@ def owner_here(launch: str, reaper: int) -> Owner:
 
 
 def _boot() -> str:
+    if sys.platform == "darwin":
+        return _said(_SYSCTL, "-n", "kern.bootsessionuuid")
     try:
-        return Path(_BOOT_ID).read_text().strip() if sys.platform == "linux" else ""
+        return Path(_BOOT_ID).read_text().strip()
     except OSError:
         return ""
 
