@@ -68,6 +68,15 @@ class FakeEngine:
 
         self._change(change)
 
+    def end(self, name: str, status: int) -> None:
+        """Let the process of a container end."""
+
+        def change(state: dict[str, Any]) -> None:
+            (box,) = (box for box in state["containers"] if box["name"] == name)
+            box.update(status="exited", exit_code=status)
+
+        self._change(change)
+
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         with open(self.folder / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -142,11 +151,13 @@ class FakeDocker(FakeEngine):
 
         Args:
             spec: `<object> <verb...>[#<occurrence>][: <stderr>]`, as in `sidecar create: no space`,
-                `agent exec chown#2: x`, `agent cp .git: x`, `internal-network rm`; `*` is any object.
+                `agent exec chown#2: x`, `agent cp .git: x`, `internal-network rm`; `*` is any object. Of a removal
+                of several, one that fails is the object's alone; with `*`, or when it hangs or pauses, it is the call.
             mode: fail (without text it says nothing), hang (until killed), pause (until released), or late (hang, with
                 the effect when it is released, whether the client still lives or not).
             status: of the failure.
-            when: before or after the call's effect, or between what a build makes and where it writes the id.
+            when: before or after the call's effect, or between what a build makes and where it writes the id. After the
+                effect of a start that stays attached means: its container runs and has what it was fed.
 
         Returns:
             The fault's number, for `wait_for_pause` and `release`.

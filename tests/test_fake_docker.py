@@ -16,7 +16,7 @@ from tests.sweep import until
 
 # What docker said on a real engine (20.10) to the same calls, in an engine with the container `up` (running, on `net`)
 # and the container `made` (not running). Ids are put in where it prints them.
-REAL_TEXTS = [
+REAL_TEXTS: list[tuple[str, int, str]] = [
     ("container inspect no", 1, "Error response from daemon: No such container: no"),
     ("network inspect no", 1, "Error response from daemon: network no not found"),
     ("image inspect no", 1, "Error response from daemon: no such image: no: No such image: no:latest"),
@@ -27,6 +27,20 @@ REAL_TEXTS = [
         "start no",
         1,
         "Error response from daemon: No such container: no\nError: failed to start containers: no",
+    ),
+    ("start -ai no", 1, "Error response from daemon: No such container: no"),
+    ("start -ai up made", 1, "you cannot start and attach multiple containers at once"),
+    (
+        "rm -f -v no made neither",
+        0,
+        "Error response from daemon: No such container: no\nError response from daemon: No such container: neither",
+    ),
+    (
+        "network rm no net",
+        1,
+        "Error response from daemon: network no not found"
+        "\nError response from daemon: error while removing network: network net id {net} has active endpoints"
+        "\nexit status 1",
     ),
     ("exec no true", 1, "Error response from daemon: No such container: no"),
     ("cp /etc/hostname no:/x", 1, "Error response from daemon: No such container: no"),
@@ -77,6 +91,9 @@ OUTAGE_TEXTS = [
     ("exec up true", 1, UNREACHABLE),
     ("container inspect up", 1, UNREACHABLE),
     ("start up", 1, f"{UNREACHABLE}\nError: failed to start containers: up"),
+    ("start -ai up", 1, UNREACHABLE),
+    ("rm -f -v up x", 1, f"{UNREACHABLE}\n{UNREACHABLE}"),
+    ("network rm x y", 1, f"{UNREACHABLE}\n{UNREACHABLE}\nexit status 1"),
     ("image rm x", 1, UNREACHABLE),
     ("info", 1, UNREACHABLE),
 ]
