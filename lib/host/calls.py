@@ -161,6 +161,7 @@ class Talk:
             return Result(0)
         timed_out = self.process.poll() is None and self._late
         status = run.reap(self.process) if self.process.poll() is not None else run.stop(self.process)
+        self._open.clear()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
                 stream.close()
@@ -203,8 +204,8 @@ def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:
     """Wait once, for any of some talks or for a deadline; what is attached is served with them."""
     if any([talk.answered for talk in talks]):
         return
+    latest = min([deadline, *(talk.look() for talk in talks)])
     every = [*talks, *(talk for talk in _attached if not talk.ended and talk not in talks)]
-    latest = min([deadline, *(talk.look() for talk in every)])
     wants = [talk.wants() for talk in every]
     readable, writable = set[int]().union(*(fds for fds, _ in wants)), [fd for _, fds in wants for fd in fds]
     ready, writing = wait.wait_for(readable, writable, None if latest == math.inf else latest)
