@@ -16,7 +16,7 @@ from claude_bottle.lib.host.report import report
 from claude_bottle.lib.teardown import notes
 
 LIST_USAGE = "list [agents|active]"
-START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] <agent> [-- <claude args>]"
+START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]"
 
 
 @click.group(invoke_without_command=True, add_help_option=False)
@@ -101,6 +101,7 @@ def list_command(what: str | None) -> int:
 @click.option("--cwd", "with_cwd", is_flag=True)
 @click.option("--remote-control", "remote_control", is_flag=True)
 @click.option("--yes", "-y", "yes", is_flag=True)
+@click.option("--quiet", "quiet", is_flag=True)
 @click.argument("agent")
 @click.argument("rest", nargs=-1)
 @click.pass_context
@@ -111,13 +112,14 @@ def start(
     with_cwd: bool,
     remote_control: bool,
     yes: bool,
+    quiet: bool,
     rest: tuple[str, ...],
 ) -> int:
     """Boot a bottle and hand over the terminal."""
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, rest)
     return run_start(request, logical_cwd(), lambda problem: report(problem, str(ctx.obj)))
 
 

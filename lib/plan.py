@@ -36,6 +36,7 @@ class Request:
     with_cwd: bool = False
     remote_control: bool = False
     yes: bool = False
+    quiet: bool = False
     claude_args: tuple[str, ...] = ()
 
 

@@ -69,7 +69,8 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
-    made = runner.run_steps(Launch(engine, planned, reaper.journal, staged, secrets.payload()))
+    launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
+    made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent = made["agent"]
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
 

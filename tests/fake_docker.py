@@ -221,9 +221,9 @@ class FakeDocker(FakeEngine):
         """Return the words of all calls, finished or not, in the order in which they began."""
         return [line["argv"] for line in self._records("begun")]
 
-    def pids(self, verb: str) -> list[int]:
-        """Return the pids of the calls of a verb, finished or not."""
-        return [line["pid"] for line in self._records("begun") if line["argv"][0] == verb]
+    def begun(self) -> list[tuple[int, list[str]]]:
+        """Return pid and words of all calls, finished or not."""
+        return [(line["pid"], line["argv"]) for line in self._records("begun")]
 
     def unknown(self) -> list[list[str]]:
         """Return the calls that the fake has no answer to; a good test has none."""

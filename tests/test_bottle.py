@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run, gone
@@ -95,6 +96,7 @@ def test_two_checkouts_at_one_moment_run_their_own_images(tmp_path: Path) -> Non
         ({"cannot_see": "the stage dir", "words": "legacy"}, 2),
         ({"id_file": "empty", "words": "legacy"}, 1),
         ({"id_file": "none", "words": "buildkit"}, 1),
+        ({"id_file": "none"}, 1),
     ],
     ids=str,
 )
@@ -110,8 +112,9 @@ def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, engine: di
     assert [argv[0] for argv in run.fake.argvs()].count("build") == builds
 
 
-def test_a_build_that_gives_no_id_is_named_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_build_that_gives_no_id_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     run = plain(tmp_path, id_file="none")
+    run.fake.fault("image ls: boom")
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
     assert "error: docker build gave no id of the image it made (claude-bottle:latest)" in err
@@ -132,7 +135,6 @@ def test_an_image_that_the_engine_does_not_have_is_never_pulled(tmp_path: Path) 
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
     assert "error: docker build made an image that the engine does not have (claude-bottle:latest)" in err
-    assert "creating network" not in err
     assert "claude-bottle:latest" not in {argv[-1] for argv in run.fake.argvs() if argv[0] == "pull"}
 
 
@@ -164,9 +166,9 @@ def test_the_end_of_the_sidecar_ends_the_session_and_is_said_once(tmp_path: Path
 
 def test_a_watch_that_fails_while_the_sidecar_runs_says_nothing(tmp_path: Path) -> None:
     run = plain(tmp_path)
-    run.fake.fault("sidecar wait: the connection broke")
     inspected = f"grep -qa State.Status {run.fake.folder}/calls"
-    run.fake.session(f"until {inspected}; do sleep 0.1; done; exit 7")
+    broken = "pkill -KILL -P $(ps -o ppid= -p $PPID) -f 'start -ai'"
+    run.fake.session(f"{broken}; until {inspected}; do sleep 0.1; done; exit 7")
     status, err = ended(run)
     assert (status, run.leftovers()) == (7, []), err
     assert "sidecar has stopped" not in err
@@ -175,8 +177,37 @@ def test_a_watch_that_fails_while_the_sidecar_runs_says_nothing(tmp_path: Path) 
 def test_the_watch_ends_with_the_session(tmp_path: Path) -> None:
     run = plain(tmp_path)
     assert ended(run)[0] == 0
-    (watch,) = run.fake.pids("wait")
+    watch = next(pid for pid, words in run.fake.begun() if words[:2] == ["start", "-ai"])
     assert gone(watch)
+
+
+def test_the_sidecar_gets_its_configuration_on_stdin(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    assert ended(run)[0] == 0
+    words = created(run, "sidecar")
+    assert words[words.index("--config") + 1] == "/dev/stdin"
+    assert {"-i", "--read-only"} <= set(words) and words[words.index("--user") + 1] == "65534:65534"
+    (start,) = [call for call in run.fake.calls() if call["argv"][:2] == ["start", "-ai"]]
+    assert start["stdin_bytes"] > 500
+    assert [argv for argv in run.fake.argvs() if argv[0] == "cp" and argv[-1].endswith("/etc")] == []
+
+
+def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    assert ended(run)[0] == 0
+    (copy,) = [call for call in run.fake.calls() if call["argv"][:2] == ["cp", "-"]]
+    names = {member["name"] for member in copy["tar"]}
+    assert {"home/node/.claude-bottle-prompt.txt", "usr/local/bin/claude-bottle-session"} <= names
+    assert any(name.startswith("home/node/.claude/skills/s") for name in names)
+
+
+def test_a_plain_start_makes_sixteen_calls(tmp_path: Path) -> None:
+    sidecar = {"name": DEFAULT_PIPELOCK_IMAGE, "labels": {}}
+    run = plain(tmp_path, networks=[], containers=[], images=[sidecar])
+    manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
+    (run.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    assert ended(run)[0] == 0
+    assert len(run.fake.argvs()) == 16, run.fake.argvs()
 
 
 def test_a_bottle_made_from_an_id_is_listed_with_its_tag(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""What a terminal is told of the time a start takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.sweep import Run
+from tests.terminal import Terminal
+
+TIME = re.compile(r"claude-bottle:   ([\w' ]+): \d+\.\d s\r?$", re.MULTILINE)
+
+
+def on_terminal(run: Run, *options: str) -> str:
+    run.words[-1:-1] = options
+    terminal = Terminal(run.words, run.cwd, run.env)
+    try:
+        assert terminal.wait() == 0, terminal.said
+        return terminal.said
+    finally:
+        terminal.close()
+
+
+def test_a_terminal_is_told_how_long_each_step_took(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.fake.during_build("sleep 2.5")  # longer than a step may take without a word
+    said = on_terminal(run)
+    titles = TIME.findall(said)
+    assert titles[0] == "image" and {"internal network", "bottle", "working directory"} <= set(titles)
+    assert re.search(r"^claude-bottle: ready after \d+\.\d s\r?$", said, re.MULTILINE)
+    assert said.count("waiting for the image\r\n") == 1
+    assert said.index("waiting for the image") < said.index("  image: ") < said.index("creating network")
+
+
+def test_quiet_means_nothing_of_it(tmp_path: Path) -> None:
+    said = on_terminal(Run(tmp_path), "--quiet")
+    assert "creating network" in said and not TIME.search(said) and "ready after" not in said
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",)], ids=str)
+def test_without_a_terminal_there_is_nothing_of_it(tmp_path: Path, options: tuple[str, ...]) -> None:
+    run = Run(tmp_path)
+    run.words[-1:-1] = options
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0 and not TIME.search(err) and "ready after" not in err
