@@ -1,4 +1,7 @@
-"""The commands, and the one place where a command's end becomes an exit status."""
+"""Finds the command that is asked for; the one place where a command's end becomes an exit status.
+
+What only one command needs is imported there: whoever asks for help does not wait for the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,143 +10,26 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import click
-from claude_bottle.cli.words import HelpAsked, ShellCommand
-from claude_bottle.lib import env, log
-from claude_bottle.lib.errors import BottleError, UsageError
-from claude_bottle.lib.host import process, wait
-from claude_bottle.lib.host.report import report
-from claude_bottle.lib.teardown import notes
+from claude_bottle.lib import log
+from claude_bottle.lib.host import process
 
-LIST_USAGE = "list [agents|active]"
-START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]"
-
-
-@click.group(invoke_without_command=True, add_help_option=False)
-def commands() -> None:
-    """Boots Claude Code agents in isolated containers."""
-
-
-@commands.command("build", cls=ShellCommand, usage="build", help="build (or rebuild) the claude-bottle Docker image")
-def build() -> int:
-    """Build the image."""
-    from claude_bottle.lib.docker import docker_build_plain
-    from claude_bottle.lib.engine import docker_require
-
-    return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
-
-
-@commands.command(
-    "cleanup", cls=ShellCommand, usage="cleanup", help="stop and remove all active claude-bottle containers"
-)
-def cleanup() -> int:
-    """Remove every bottle."""
-    from claude_bottle.lib.cleanup_command import cleanup as run_cleanup
-
-    return run_cleanup()
-
-
-@commands.command("edit", cls=ShellCommand, usage="edit <agent>", help="open an agent in vim for editing")
-@click.argument("agent")
-def edit(agent: str) -> int:
-    """Open an agent in the user's editor."""
-    from claude_bottle.lib.manifest_edit import edit as run_edit
-
-    return run_edit(agent, os.environ, logical_cwd())
-
-
-@commands.command(
-    "info", cls=ShellCommand, usage="info <agent>", help="print env, skills, and prompt details for a named agent"
-)
-@click.argument("agent")
-def info(agent: str) -> int:
-    """Print what an agent is granted."""
-    from claude_bottle.lib.info import info as run_info
-
-    return run_info(agent, os.environ, logical_cwd())
-
-
-@commands.command(
-    "init",
-    cls=ShellCommand,
-    usage="init",
-    help="interactively create a new agent and add it to claude-bottle.json",
-)
-def init() -> int:
-    """Ask for a new agent."""
-    from claude_bottle.lib.manifest_edit import init as run_init
-
-    return run_init(os.environ, logical_cwd())
-
-
-@commands.command("list", cls=ShellCommand, usage=LIST_USAGE, help="list available agents or active containers")
-@click.argument("what", required=False)
-def list_command(what: str | None) -> int:
-    """List agents or running bottles."""
-    from claude_bottle.lib import listing
-
-    if what == "active":
-        return listing.list_active()
-    if what not in (None, "agents"):
-        raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
-    settings = env.read_settings(os.environ)
-    env.env_require_home(settings)
-    return listing.list_agents(logical_cwd(), settings.host_home)
-
-
-@commands.command(
-    "start",
-    cls=ShellCommand,
-    usage=START_USAGE,
-    help="boot a container for a named agent and attach an interactive session",
-)
-@click.option("--dry-run", "dry_run", is_flag=True)
-@click.option("--cwd", "with_cwd", is_flag=True)
-@click.option("--remote-control", "remote_control", is_flag=True)
-@click.option("--yes", "-y", "yes", is_flag=True)
-@click.option("--quiet", "quiet", is_flag=True)
-@click.argument("agent")
-@click.argument("rest", nargs=-1)
-@click.pass_context
-def start(
-    ctx: click.Context,
-    agent: str,
-    dry_run: bool,
-    with_cwd: bool,
-    remote_control: bool,
-    yes: bool,
-    quiet: bool,
-    rest: tuple[str, ...],
-) -> int:
-    """Boot a bottle and hand over the terminal."""
-    from claude_bottle.lib.plan import Request
-    from claude_bottle.lib.start import start as run_start
-
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, rest)
-    return run_start(request, logical_cwd(), lambda problem: report(problem, str(ctx.obj)))
-
-
-def logical_cwd() -> str:
-    """Return the caller's working directory with symlinks kept, as ``$PWD`` in the shell.
-
-    Raises:
-        BottleError: it has been deleted.
-    """
-    named = os.environ.get("PWD", "")
-    try:
-        if os.path.isabs(named) and os.path.samefile(named, "."):
-            return named
-        return os.getcwd()
-    except OSError:
-        raise BottleError("the current directory does not exist") from None
+COMMANDS = {
+    "build": "build (or rebuild) the claude-bottle Docker image",
+    "cleanup": "stop and remove all active claude-bottle containers",
+    "edit": "open an agent in vim for editing",
+    "info": "print env, skills, and prompt details for a named agent",
+    "init": "interactively create a new agent and add it to claude-bottle.json",
+    "list": "list available agents or active containers",
+    "start": "boot a container for a named agent and attach an interactive session",
+}
 
 
 def usage(program: str) -> None:
     """Print all commands on stderr (shell: usage)."""
     for line in (f"usage: {program} <command> [args...]", "", "Commands:"):
         log.line(line)
-    for name, command in sorted(commands.commands.items()):
-        log.line(f"  {name:<9} {command.help}")
+    for name, purpose in COMMANDS.items():
+        log.line(f"  {name:<9} {purpose}")
 
 
 def main(invoked: str, words: Sequence[str]) -> int:
@@ -157,7 +43,7 @@ def main(invoked: str, words: Sequence[str]) -> int:
         The exit status.
     """
     program = os.path.basename(invoked)
-    if words and words[0] in commands.commands:
+    if words and words[0] in COMMANDS:
         return _command(program, *words)
     asked = bool(words) and words[0] in ("help", "-h", "--help")
     if words and not asked:
@@ -168,8 +54,15 @@ def main(invoked: str, words: Sequence[str]) -> int:
 
 
 def _command(program: str, name: str, *rest: str) -> int:
+    from claude_bottle.lib.host import wait
+
     process.forbid_cores()
     wait.signals_install()
+    from claude_bottle.cli.commands import commands
+    from claude_bottle.cli.words import HelpAsked
+    from claude_bottle.lib.host.report import report
+    from claude_bottle.lib.teardown import notes
+
     notes.show()
     try:
         result = commands.commands[name].main(list(rest), program, standalone_mode=False, obj=program)

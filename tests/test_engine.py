@@ -61,7 +61,7 @@ def two(tmp_path: Path) -> Two:
     return Two(tmp_path)
 
 
-@pytest.mark.parametrize("call", ["internal-network create", "sidecar create", "agent cp", "container ps"])
+@pytest.mark.parametrize("call", ["internal-network create", "sidecar create", "agent cp", "agent rm"])
 def test_another_context_in_the_middle_changes_nothing(two: Two, call: str) -> None:
     two.fake.session("exit 7")
     fault = two.fake.fault(call + "#1", mode="pause", when="after")

@@ -1,0 +1,119 @@
+"""The commands: their options and arguments, and the one function that each calls."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from claude_bottle.cli.words import ShellCommand
+from claude_bottle.lib import env
+from claude_bottle.lib.errors import BottleError, UsageError
+from claude_bottle.lib.host.report import report
+
+LIST_USAGE = "list [agents|active]"
+START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]"
+
+
+@click.group(invoke_without_command=True, add_help_option=False)
+def commands() -> None:
+    """Boots Claude Code agents in isolated containers."""
+
+
+@commands.command("build", cls=ShellCommand, usage="build")
+def build() -> int:
+    """Build the image."""
+    from claude_bottle.lib.docker import docker_build_plain
+    from claude_bottle.lib.engine import docker_require
+
+    return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
+
+
+@commands.command("cleanup", cls=ShellCommand, usage="cleanup")
+def cleanup() -> int:
+    """Remove every bottle."""
+    from claude_bottle.lib.cleanup_command import cleanup as run_cleanup
+
+    return run_cleanup()
+
+
+@commands.command("edit", cls=ShellCommand, usage="edit <agent>")
+@click.argument("agent")
+def edit(agent: str) -> int:
+    """Open an agent in the user's editor."""
+    from claude_bottle.lib.manifest_edit import edit as run_edit
+
+    return run_edit(agent, os.environ, logical_cwd())
+
+
+@commands.command("info", cls=ShellCommand, usage="info <agent>")
+@click.argument("agent")
+def info(agent: str) -> int:
+    """Print what an agent is granted."""
+    from claude_bottle.lib.info import info as run_info
+
+    return run_info(agent, os.environ, logical_cwd())
+
+
+@commands.command("init", cls=ShellCommand, usage="init")
+def init() -> int:
+    """Ask for a new agent."""
+    from claude_bottle.lib.manifest_edit import init as run_init
+
+    return run_init(os.environ, logical_cwd())
+
+
+@commands.command("list", cls=ShellCommand, usage=LIST_USAGE)
+@click.argument("what", required=False)
+def list_command(what: str | None) -> int:
+    """List agents or running bottles."""
+    from claude_bottle.lib import listing
+
+    if what == "active":
+        return listing.list_active()
+    if what not in (None, "agents"):
+        raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
+    settings = env.read_settings(os.environ)
+    env.env_require_home(settings)
+    return listing.list_agents(logical_cwd(), settings.host_home)
+
+
+@commands.command("start", cls=ShellCommand, usage=START_USAGE)
+@click.option("--dry-run", "dry_run", is_flag=True)
+@click.option("--cwd", "with_cwd", is_flag=True)
+@click.option("--remote-control", "remote_control", is_flag=True)
+@click.option("--yes", "-y", "yes", is_flag=True)
+@click.option("--quiet", "quiet", is_flag=True)
+@click.argument("agent")
+@click.argument("rest", nargs=-1)
+@click.pass_context
+def start(
+    ctx: click.Context,
+    agent: str,
+    dry_run: bool,
+    with_cwd: bool,
+    remote_control: bool,
+    yes: bool,
+    quiet: bool,
+    rest: tuple[str, ...],
+) -> int:
+    """Boot a bottle and hand over the terminal."""
+    from claude_bottle.lib.plan import Request
+    from claude_bottle.lib.start import start as run_start
+
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, rest)
+    return run_start(request, logical_cwd(), lambda problem: report(problem, str(ctx.obj)))
+
+
+def logical_cwd() -> str:
+    """Return the caller's working directory with symlinks kept, as ``$PWD`` in the shell.
+
+    Raises:
+        BottleError: it has been deleted.
+    """
+    named = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(named) and os.path.samefile(named, "."):
+            return named
+        return os.getcwd()
+    except OSError:
+        raise BottleError("the current directory does not exist") from None
