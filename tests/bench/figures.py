@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,20 +65,9 @@ def keep(new: Figures) -> None:
         old = load(target)
         new = Figures(new.server, new.client, new.cores, {**old.rows, **new.rows}, {**old.calls, **new.calls})
     target.parent.mkdir(exist_ok=True)
-    text = json.dumps(asdict(new), indent=1)
-    target.write_text(_short_lists(text) + "\n")
-
-
-def _short_lists(text: str) -> str:
-    """Return the text with each list in one line, so that a change of one row is a change of a few lines."""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        inside = lines and lines[-1].endswith(("[", ",")) and "[" in lines[-1] and not lines[-1].endswith("],")
-        if inside:
-            lines[-1] += ("" if lines[-1].endswith("[") or line.strip()[0] == "]" else " ") + line.strip()
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+    # Each list in one line, so that a change of one row is a change of a few.
+    text = re.sub(r"\[[^][]*\]", lambda found: " ".join(found[0].split()), json.dumps(asdict(new), indent=1))
+    target.write_text(text + "\n")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ QUESTION, SESSION, GONE = "question", "session", "gone"
 ASKS = "[y/N] "
 SECONDS = 300.0  # for all to come to a point
 STOP_SECONDS = 30.0
+LOOK_SECONDS = 0.25
 
 
 class Failed(Exception):
@@ -95,19 +96,19 @@ def until(launches: Sequence[Launch], point: str, meanwhile: Callable[[], None] 
     while waiting := [each for each in launches if point not in each.came]:
         if time.monotonic() > end:
             raise Failed(f"no {point} in {SECONDS:.0f} s: {waiting[0].said[-2000:]}")
-        ready = select.select([fd for each in waiting for fd in (each.master, each.ends)], [], [], 0.25)[0]
-        for each in waiting:
-            if each.master in ready or each.ends in ready:
-                each.look()
-        raise_problem(launches, point)
+        look_at(waiting)
+        if problems := list(filter(None, (each.problem(point) for each in waiting))):
+            raise Failed(problems[0])
         meanwhile()
     return max(each.came[point] for each in launches)
 
 
-def raise_problem(launches: Sequence[Launch], point: str) -> None:
+def look_at(launches: Sequence[Launch]) -> None:
+    """Take in what comes next, from whichever launch it does."""
+    ready = select.select([fd for each in launches for fd in (each.master, each.ends)], [], [], LOOK_SECONDS)[0]
     for each in launches:
-        if problem := each.problem(point):
-            raise Failed(problem)
+        if each.master in ready or each.ends in ready:
+            each.look()
 
 
 @contextlib.contextmanager
@@ -122,8 +123,7 @@ def closing(launches: list[Launch]) -> Iterator[list[Launch]]:
         end = time.monotonic() + STOP_SECONDS
         for each in launches:
             while GONE not in each.came and time.monotonic() < end:
-                select.select([each.master, each.ends], [], [], 0.25)
-                each.look()
+                look_at([each])
             with contextlib.suppress(ProcessLookupError):  # its group is its own
                 os.killpg(each.child.pid, signal.SIGKILL)
             each.close()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
 from tests.bench import figures, page, runs, sides
-from tests.bench.figures import Figures
+from tests.bench.figures import FLOOR, PORT, SHELL, Figures
 from tests.bench.launch import Failed
 from tests.bench.runs import Values
-from tests.bench.sides import FLOOR, LAUNCHERS, PORT, SHELL, SIDES, Sides
+from tests.bench.sides import LAUNCHERS, SIDES, Sides
 from tests.engine.conftest import docker
 from tests.engine.inventory import Sharing
 
@@ -53,7 +53,6 @@ def rows(text: str) -> list[str]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast both launchers are, on one engine.")
-    parser.add_argument("--engine", choices=("20", "28"), help="which one; without it, the one that answers")
     parser.add_argument("--pairs", type=number, default=15, help="of rows 0, a, b, c")
     parser.add_argument("--rounds", type=number, default=3, help="of rows d and e")
     parser.add_argument("--rows", type=rows, default=list(ROWS), help=f"some of {','.join(ROWS)}")
@@ -95,7 +94,7 @@ def crowd(found: Figures, place: Sides, count: int, rounds: int) -> None:
     alternate(found, rounds, some, lambda side: runs.at_once(place, side, count), f"{count} at once")
     for side in some:
         if side != FLOOR:
-            found.add(side, runs.at_once(place, side, count, sampled=True))
+            found.add(side, runs.most_memory(place, side, count))
 
 
 def count_calls(found: Figures, place: Sides, side: str) -> None:
@@ -128,7 +127,8 @@ def main(words: Sequence[str]) -> int:
     args = parse(words)
     server, client = docker("version", "--format", "{{.Server.Version}} {{.Client.Version}}").split()
     found = Figures(server, client, os.cpu_count() or 1)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
     try:
         with laid_out(max(args.at_once)) as place:
             measure(found, place, args)

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.bench import launch, memory
+from tests.bench.figures import FLOOR
 from tests.bench.launch import GONE, QUESTION, SESSION, Failed, Launch
-from tests.bench.sides import FLOOR, RUN, Sides, agent, image
+from tests.bench.sides import RUN, Sides, agent, image
 from tests.engine.conftest import docker
 
 LEFTOVERS = 50  # of each kind
@@ -34,10 +36,10 @@ def begin(sides: Sides, side: str, number: int) -> Launch:
 
 def start(sides: Sides, side: str) -> Values:
     """Boot one bottle and end its session at once."""
-    with launch.closing([begin(sides, side, 1)]) as (one,):
-        launch.until([one], SESSION)
-        one.type("\n")
-        launch.until([one], GONE)
+    with launch.closing([]) as launches:
+        boot(sides, side, 1, launches)
+        end(launches)
+    (one,) = launches
     values = {
         "session": one.came[SESSION] - one.came[QUESTION],
         "end": one.came[GONE] - one.came[SESSION],
@@ -74,34 +76,47 @@ def command(sides: Sides, side: str, words: list[str]) -> float:
     return took
 
 
-def at_once(sides: Sides, side: str, count: int, sampled: bool = False) -> Values:
-    """Boot some bottles in one moment, and end their sessions in one moment.
-
-    Args:
-        sides: of the bench.
-        side: which.
-        count: of the bottles.
-        sampled: look at the memory all the time; the times are not returned then.
-    """
-    launches: list[Launch] = []
-    peak = memory.Peak(lambda: [each.child.pid for each in launches])
-    meanwhile = peak if sampled else launch.nothing
-    with launch.closing(launches):
+def at_once(sides: Sides, side: str, count: int) -> Values:
+    """Boot some bottles in one moment, and end their sessions in one moment."""
+    with launch.closing([]) as launches:
         began = time.monotonic()
-        for number in range(1, count + 1):
-            launches.append(begin(sides, side, number))
-        up = launch.until(launches, SESSION, meanwhile) - began
-        waiting = memory.measure(each.child.pid for each in launches)
+        up = boot(sides, side, count, launches) - began
+        waiting = memory.measure(pids(launches))
         ended = time.monotonic()
-        for each in launches:
-            each.type("\n")
-        gone = launch.until(launches, GONE, meanwhile) - ended
-    if sampled:
-        return {f"peak {count}": peak.most.launchers}
+        gone = end(launches) - ended
     values: Values = {f"up {count}": up, f"gone {count}": gone}
     if side != FLOOR:
         values |= {f"memory {count}": waiting.launchers, f"clients {count}": waiting.clients}
     return values
+
+
+def most_memory(sides: Sides, side: str, count: int) -> Values:
+    """Do the same, looking at the memory all the time."""
+    with launch.closing([]) as launches:
+        peak = memory.Peak(lambda: pids(launches))
+        boot(sides, side, count, launches, peak)
+        end(launches, peak)
+    return {f"peak {count}": peak.most.launchers}
+
+
+def boot(
+    sides: Sides, side: str, count: int, launches: list[Launch], meanwhile: Callable[[], None] = launch.nothing
+) -> float:
+    """Start some, putting them into the list, and return when the last session was up."""
+    for number in range(1, count + 1):
+        launches.append(begin(sides, side, number))
+    return launch.until(launches, SESSION, meanwhile)
+
+
+def end(launches: list[Launch], meanwhile: Callable[[], None] = launch.nothing) -> float:
+    """End the sessions, and return when the last launcher was gone."""
+    for each in launches:
+        each.type("\n")
+    return launch.until(launches, GONE, meanwhile)
+
+
+def pids(launches: list[Launch]) -> list[int]:
+    return [each.child.pid for each in launches]
 
 
 def cleanup(sides: Sides, side: str) -> Values:
@@ -151,8 +166,7 @@ def calls(sides: Sides, side: str, folder: Path) -> list[str]:
     client.chmod(0o755)
     env = sides.env(side)
     env["PATH"] = f"{folder}:{env['PATH']}"
-    with launch.closing([Launch(sides.start(side, 1), sides.desk.cwd, env)]) as (one,):
-        launch.until([one], SESSION)
-        one.type("\n")
-        launch.until([one], GONE)
+    with launch.closing([Launch(sides.start(side, 1), sides.desk.cwd, env)]) as launches:
+        launch.until(launches, SESSION)
+        end(launches)
     return log.read_text().splitlines()

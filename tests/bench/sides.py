@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from tests.bench.figures import FLOOR, PORT, SHELL
 from tests.checkout import clone
 from tests.engine.conftest import ROOT, Desk, docker
 from tests.sidecar import SIDECAR
 
 HERE = Path(__file__).resolve().parent
-SHELL, PORT, FLOOR = "shell", "port", "floor"
 SIDES = (SHELL, PORT, FLOOR)
 LAUNCHERS = (SHELL, PORT)
 RUN = f"bench-{os.getpid()}"
