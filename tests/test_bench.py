@@ -149,6 +149,28 @@ def test_all_sides_take_turns_at_being_first() -> None:
     assert found.rows["session"] == {SHELL: [1.0, 6.0, 8.0], PORT: [2.0, 4.0, 9.0], FLOOR: [3.0, 5.0, 7.0]}
 
 
+def test_a_pair_of_which_one_fails_does_not_count() -> None:
+    def run(side: str) -> dict[str, float]:
+        if side == SHELL and found.rows:
+            raise Failed("broken")
+        return {"session": 1.0}
+
+    found = Figures("20", "20", 1)
+    with pytest.raises(Failed):
+        main.alternate(found, 2, [SHELL, PORT], run, "test")
+    assert found.rows == {"session": {SHELL: [1.0], PORT: [1.0]}}
+
+
+def test_what_comes_after_a_failure_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise Failed("no network left")
+
+    done: list[str] = []
+    monkeypatch.setattr(main, "jobs", lambda *_: iter([broken, lambda: done.append("next")]))
+    assert main.measure(Figures("20", "20", 1), None, main.parse([])) is False  # type: ignore[arg-type]
+    assert done == ["next"]
+
+
 def fake(folder: Path, **env: str) -> Launch:
     return Launch(["/bin/sh", "-c", LAUNCHER], folder, env)
 

@@ -9,11 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
 from tests.bench import figures, page, runs, sides
-from tests.bench.figures import FLOOR, PORT, SHELL, Figures
+from tests.bench.figures import FLOOR, PORT, Figures
 from tests.bench.launch import Failed
 from tests.bench.runs import Values
 from tests.bench.sides import LAUNCHERS, SIDES, Sides
@@ -62,26 +63,41 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def alternate(found: Figures, times: int, every: Sequence[str], run: Run, what: str) -> None:
-    """Run all sides so many times, another one first each time."""
+    """Run all sides so many times, another one first each time; a pair of which one fails does not count."""
     for turn in range(times):
         say(f"{what}: {turn + 1} of {times}")
         first = turn % len(every)
-        for side in (*every[first:], *every[:first]):
-            found.add(side, run(side))
+        pair = {side: run(side) for side in (*every[first:], *every[:first])}
+        for side, values in pair.items():
+            found.add(side, values)
 
 
-def measure(found: Figures, place: Sides, args: argparse.Namespace) -> None:
-    """Run what was asked for."""
+def jobs(found: Figures, place: Sides, args: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """Yield what was asked for."""
+    again = partial(alternate, found)
     wanted = {START_ROWS[row] for row in args.rows if row in START_ROWS}
     if wanted:
-        alternate(found, args.pairs, SIDES, lambda side: pick(runs.start(place, side), wanted), "start and end")
+        yield lambda: again(args.pairs, SIDES, lambda side: pick(runs.start(place, side), wanted), "start and end")
     if "c" in args.rows:
-        alternate(found, args.pairs, LAUNCHERS, lambda side: runs.commands(place, side), "short commands")
+        yield lambda: again(args.pairs, LAUNCHERS, partial(runs.commands, place), "short commands")
     if "d" in args.rows:
-        for count in args.at_once:
-            crowd(found, place, count, args.rounds)
+        yield from (partial(crowd, found, place, count, args.rounds) for count in args.at_once)
     if "e" in args.rows:
-        alternate(found, args.rounds, LAUNCHERS, lambda side: runs.cleanup(place, side), "cleanup")
+        yield lambda: again(args.rounds, LAUNCHERS, partial(runs.cleanup, place), "cleanup")
+    if "n" in args.rows:
+        yield partial(count_calls, found, place)
+
+
+def measure(found: Figures, place: Sides, args: argparse.Namespace) -> bool:
+    """Run what was asked for, one thing after the failure of another; return whether none failed."""
+    failed = False
+    for job in jobs(found, place, args):
+        try:
+            job()
+        except Failed as problem:
+            say(str(problem))
+            failed = True
+    return not failed
 
 
 def pick(values: Values, wanted: set[str]) -> Values:
@@ -97,9 +113,10 @@ def crowd(found: Figures, place: Sides, count: int, rounds: int) -> None:
             found.add(side, runs.most_memory(place, side, count))
 
 
-def count_calls(found: Figures, place: Sides, side: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        found.calls[side] = runs.calls(place, side, Path(folder))
+def count_calls(found: Figures, place: Sides) -> None:
+    for side in LAUNCHERS:
+        with tempfile.TemporaryDirectory() as folder:
+            found.calls[side] = runs.calls(place, side, Path(folder))
 
 
 @contextmanager
@@ -131,10 +148,7 @@ def main(words: Sequence[str]) -> int:
         signal.signal(signum, signal.default_int_handler)
     try:
         with laid_out(max(args.at_once)) as place:
-            measure(found, place, args)
-            if "n" in args.rows:
-                for side in (SHELL, PORT):
-                    count_calls(found, place, side)
+            whole = measure(found, place, args)
     except (Failed, KeyboardInterrupt) as problem:
         say(str(problem) or "interrupted")
         return 1
@@ -142,7 +156,7 @@ def main(words: Sequence[str]) -> int:
     if args.write:
         figures.keep(found)
         page.write()
-    return 0
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":
