@@ -190,7 +190,7 @@ def test_a_launch_that_fails_is_said_with_its_words(tmp_path: Path) -> None:
     with launch.closing([fake(tmp_path, STATUS="3")]) as (one,):
         launch.until([one], SESSION)
         one.type("\n")
-        with pytest.raises(Failed, match=r"(?s)ended with 3: .*the session is up"):
+        with pytest.raises(Failed, match=r"(?s)bin/sh ended with 3: .*the session is up"):
             launch.until([one], GONE)
 
 

@@ -18,6 +18,7 @@ ASKS = "[y/N] "
 SECONDS = 300.0  # for all to come to a point
 STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.25
+LINES = 8
 
 
 class Failed(Exception):
@@ -67,7 +68,15 @@ class Launch(Terminal):
         status = self.child.returncode
         if status is None or (status == 0 and point in self.came):
             return ""
-        return f"{Path(self.words[0]).name} ended with {status}: {self.said[-2000:]}"
+        return f"{self} ended with {status}: {self.last_words()}"
+
+    def __str__(self) -> str:
+        path = Path(self.words[0])
+        return f"{path.parent.name}/{path.name}"
+
+    def last_words(self) -> str:
+        """Return the end of what stands on the screen."""
+        return "\n".join(self.said.splitlines()[-LINES:])
 
     def close(self) -> None:
         super().close()
@@ -95,7 +104,7 @@ def until(launches: Sequence[Launch], point: str, meanwhile: Callable[[], None] 
     end = time.monotonic() + SECONDS
     while waiting := [each for each in launches if point not in each.came]:
         if time.monotonic() > end:
-            raise Failed(f"no {point} in {SECONDS:.0f} s: {waiting[0].said[-2000:]}")
+            raise Failed(f"{waiting[0]}: no {point} in {SECONDS:.0f} s: {waiting[0].last_words()}")
         look_at(waiting)
         if problems := list(filter(None, (each.problem(point) for each in waiting))):
             raise Failed(problems[0])

@@ -144,6 +144,8 @@ def main(words: Sequence[str]) -> int:
     args = parse(words)
     server, client = docker("version", "--format", "{{.Server.Version}} {{.Client.Version}}").split()
     found = Figures(server, client, os.cpu_count() or 1)
+    if os.getloadavg()[0] > found.cores / 2:
+        say(f"this machine is busy (load {os.getloadavg()[0]:.1f}): the figures will say little")
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     try:

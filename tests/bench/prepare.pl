@@ -9,7 +9,7 @@ umask 077;
 open my $values, '>', $file or die "$file: $!\n";
 print $values do { local $/; <STDIN> };
 close $values or die "$file: $!\n";
-for (1 .. 3000) {
+for (1 .. 20_000) {
     my $sidecar = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port, Timeout => 1);
     if ($sidecar) {
         print $sidecar "GET /health HTTP/1.0\r\n\r\n";
