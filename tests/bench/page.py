@@ -12,21 +12,29 @@ DOCS = figures.FOLDER.parent
 HEAD = """\
 # How fast
 
-The shell launcher and the port, paired and alternating in one run on the same engine, with the same stub agent (a
-session that ends at once) and the same stand-in sidecar. What is measured is a whole command on a terminal, from
+The shell launcher and the port, paired and alternating in one run on the same engine, with the same stub agent and the
+same stand-in sidecar; the session ends as soon as it is up. What is measured is a whole command on a terminal, from
 outside. The *floor* is what a start and a teardown ask of the engine, issued by a script as early as each call can
-begin, with no launcher around it (`tests/bench/floor.sh`): nobody can be faster.
+begin, with no launcher around it (`tests/bench/floor.sh`): the distance to it is what a launcher costs.
 
-    scripts/bench --engine 20 --pairs 15 --rounds 15 --write
-    scripts/bench --rows 0,a,b --pairs 3    # a look, which changes nothing
+    scripts/bench --rows 0,a,b --pairs 3                  # a look: prints a table, and changes nothing
+    scripts/bench --engine 28 --rows 0,a,b,c,n --write    # keeps these rows, and makes this page anew
+    scripts/bench --engine 28 --rows d --at-once 15 --rounds 15 --write
 
-`--rows` takes: 0 start to the question; a `y` to the session's first byte; b end of the session to the prompt back;
-c short commands; d many at once (`--at-once`), with the memory of all launchers and reapers (what they share counted
-once) and, apart, of their docker clients; e `cleanup` of a hundred leftovers, which needs an engine without bottles
-of others; n the number of docker calls. `--pairs` is for 0 to c, `--rounds` for d and e. The shell's launcher has room
-for fifteen bottles on an engine as it comes. Every run is in `docs/bench/`.
+| row | what | how often |
+| --- | --- | --- |
+| 0 | start to the question | `--pairs`, 15 |
+| a | `y` to the session's first byte | the same runs |
+| b | end of the session to the launcher's end | the same runs |
+| c | `--help`, `list`, `info`, `start --dry-run` | `--pairs` |
+| d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
+| e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
+| n | docker calls, counted in a run of its own | once |
 
-A cell has the median, and in brackets the least, the quartiles and the most; a ratio is the median of the pairs'.
+The shell launcher has room for fifteen bottles on an engine as it comes, so beyond that there is none of it. Memory is
+that of the launchers and their reapers, what they share counted once, with the docker clients apart. The most memory
+is looked for in a run of its own. Every run is in `docs/bench/`. A cell has the median, and in brackets the least, the
+quartiles and the most; a ratio is the median of the pairs'. A machine that has other work to do tells little.
 
 ![bars](bench.svg)
 """
@@ -89,7 +97,7 @@ def page(every: Sequence[Figures]) -> str:
 
 COLOURS = {SHELL: "#9a9a9a", PORT: "#2f6fb5", FLOOR: "#d9a441"}
 PICTURED = ("question", "session", "end", "help", "list", "up 15", "gone 15", "up 50", "gone 50", "cleanup")
-WIDTH, LEFT, BAR, LINE, GAP, TOP = 860, 370, 360, 16, 12, 60
+WIDTH, LEFT, BAR, LINE, GAP, TOP = 880, 390, 360, 16, 12, 60
 
 
 def picture(every: Sequence[Figures]) -> str:
