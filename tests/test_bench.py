@@ -25,7 +25,7 @@ exit "${STATUS:-0}"
 
 
 def some_figures() -> Figures:
-    found = Figures("20.10.24+dfsg1", "28.2.2", 2)
+    found = Figures("20.10.24+dfsg1", "28.2.2", "side:car", 2)
     for shell, port, floor in ((2.0, 1.0, 0.8), (4.0, 1.2, 1.0), (2.0, 1.1, 1.0)):
         for side, value in ((SHELL, shell), (PORT, port), (FLOOR, floor)):
             found.add(side, {"session": value, "up 15": value})
@@ -64,18 +64,32 @@ def test_a_target_is_neither_met_nor_missed_where_nothing_was_measured() -> None
     assert Target(shell=0.5, floor=2.0).held({SHELL: [2.0], PORT: [1.0]}) is None
 
 
-def test_figures_are_kept_and_rows_that_were_not_measured_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(figures, "FOLDER", tmp_path / "docs")
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where figures are kept."""
+    monkeypatch.setattr(figures, "FOLDER", tmp_path / "bench")
+    return figures.path("20.10.24+dfsg1")
+
+
+def test_figures_are_kept_and_rows_that_were_not_measured_stay(place: Path) -> None:
     first = some_figures()
     figures.keep(first)
     assert figures.load_all() == [first]
-    later = Figures(first.server, first.client, 4)
+    later = Figures(first.server, first.client, first.sidecar, first.cores)
     later.add(PORT, {"session": 9.0})
     figures.keep(later)
     (kept,) = figures.load_all()
-    assert (kept.rows["session"], kept.cores, kept.calls) == ({PORT: [9.0]}, 4, first.calls)
+    assert (kept.rows["session"], kept.calls) == ({PORT: [9.0]}, first.calls)
     assert kept.rows["up 15"] == first.rows["up 15"]
-    assert '"shell": [ 2.0, 4.0, 2.0 ]' in figures.path(first.server).read_text()
+    assert '"shell": [ 2.0, 4.0, 2.0 ]' in place.read_text()
+
+
+def test_figures_with_another_sidecar_are_not_mixed_with_the_old(place: Path) -> None:
+    figures.keep(some_figures())
+    other = Figures("20.10.24+dfsg1", "28.2.2", "another:one", 2)
+    other.add(PORT, {"session": 9.0})
+    figures.keep(other)
+    assert figures.load_all() == [other]
 
 
 def test_a_row_of_the_table_has_the_medians_the_ratios_and_the_target() -> None:
@@ -143,7 +157,7 @@ def test_all_sides_take_turns_at_being_first() -> None:
         order.append(side)
         return {"session": float(len(order))}
 
-    found = Figures("20", "20", 1)
+    found = Figures("20", "20", "side:car", 1)
     main.alternate(found, 3, [SHELL, PORT, FLOOR], run, "test")
     assert order == [SHELL, PORT, FLOOR, PORT, FLOOR, SHELL, FLOOR, SHELL, PORT]
     assert found.rows["session"] == {SHELL: [1.0, 6.0, 8.0], PORT: [2.0, 4.0, 9.0], FLOOR: [3.0, 5.0, 7.0]}
@@ -155,7 +169,7 @@ def test_a_pair_of_which_one_fails_does_not_count() -> None:
             raise Failed("broken")
         return {"session": 1.0}
 
-    found = Figures("20", "20", 1)
+    found = Figures("20", "20", "side:car", 1)
     with pytest.raises(Failed):
         main.alternate(found, 2, [SHELL, PORT], run, "test")
     assert found.rows == {"session": {SHELL: [1.0], PORT: [1.0]}}
@@ -167,7 +181,7 @@ def test_what_comes_after_a_failure_is_measured_all_the_same(monkeypatch: pytest
 
     done: list[str] = []
     monkeypatch.setattr(main, "jobs", lambda *_: iter([broken, lambda: done.append("next")]))
-    assert main.measure(Figures("20", "20", 1), None, main.parse([])) is False  # type: ignore[arg-type]
+    assert main.measure(Figures("20", "20", "side:car", 1), None, main.parse([])) is False  # type: ignore[arg-type]
     assert done == ["next"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "bench"
@@ -21,6 +21,7 @@ class Figures:
     Attributes:
         server: its version.
         client: the docker client's.
+        sidecar: its image.
         cores: of the machine.
         rows: what was measured, by the row's name; a pair has the same place in each side's list.
         calls: docker calls of a plain start and teardown, by side.
@@ -28,6 +29,7 @@ class Figures:
 
     server: str
     client: str
+    sidecar: str
     cores: int
     rows: dict[str, Runs] = field(default_factory=dict)
     calls: dict[str, list[str]] = field(default_factory=dict)
@@ -59,11 +61,12 @@ def load_all() -> list[Figures]:
 
 
 def keep(new: Figures) -> None:
-    """Write figures to their place; rows that were not measured this time stay as they are."""
+    """Write figures to their place; rows that were not measured this time stay, if all else is as it was."""
     target = path(new.server)
     if target.exists():
         old = load(target)
-        new = Figures(new.server, new.client, new.cores, {**old.rows, **new.rows}, {**old.calls, **new.calls})
+        if replace(old, rows={}, calls={}) == replace(new, rows={}, calls={}):
+            new = replace(new, rows={**old.rows, **new.rows}, calls={**old.calls, **new.calls})
     target.parent.mkdir(exist_ok=True)
     # Each list in one line, so that a change of one row is a change of a few.
     text = re.sub(r"\[[^][]*\]", lambda found: " ".join(found[0].split()), json.dumps(asdict(new), indent=1))

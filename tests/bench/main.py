@@ -20,6 +20,7 @@ from tests.bench.runs import Values
 from tests.bench.sides import LAUNCHERS, SIDES, Sides
 from tests.engine.conftest import docker
 from tests.engine.inventory import Sharing
+from tests.sidecar import SIDECAR
 
 ROWS = "0abcden"
 START_ROWS = {"0": "question", "a": "session", "b": "end"}
@@ -143,7 +144,7 @@ def main(words: Sequence[str]) -> int:
     """Measure, print, and keep if asked to; return the status."""
     args = parse(words)
     server, client = docker("version", "--format", "{{.Server.Version}} {{.Client.Version}}").split()
-    found = Figures(server, client, os.cpu_count() or 1)
+    found = Figures(server, client, SIDECAR, os.cpu_count() or 1)
     if os.getloadavg()[0] > found.cores / 2:
         say(f"this machine is busy (load {os.getloadavg()[0]:.1f}): the figures will say little")
     for signum in (signal.SIGINT, signal.SIGHUP):

@@ -13,9 +13,9 @@ HEAD = """\
 # How fast
 
 The shell launcher and the port, paired and alternating in one run on the same engine, with the same stub agent and the
-same stand-in sidecar; the session ends as soon as it is up. What is measured is a whole command on a terminal, from
-outside. The *floor* is what a start and a teardown ask of the engine, issued by a script as early as each call can
-begin, with no launcher around it (`tests/bench/floor.sh`): the distance to it is what a launcher costs.
+same sidecar; the session ends as soon as it is up. What is measured is a whole command on a terminal, from outside. The
+*floor* is what a start and a teardown ask of the engine, issued by a script as early as each call can begin, with no
+launcher around it (`tests/bench/floor.sh`): the distance to it is what a launcher costs.
 
     scripts/bench --rows 0,a,b --pairs 3                  # a look: prints a table, and changes nothing
     scripts/bench --engine 28 --rows 0,a,b,c,n --write    # keeps these rows, and makes this page anew
