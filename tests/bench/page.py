@@ -1,0 +1,148 @@
+"""docs/bench.md and docs/bench.svg, made from the figures that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from tests.bench import figures
+from tests.bench.figures import FLOOR, PORT, SHELL, TARGETS, Figures, Runs, Target
+
+DOCS = figures.FOLDER.parent
+HEAD = """\
+# How fast
+
+The shell launcher and the port, paired and alternating in one run on the same engine, with the same stub agent and the
+same sidecar; the session ends as soon as it is up. What is measured is a whole command on a terminal, from outside. The
+*floor* is what a start and a teardown ask of the engine, issued by a script as early as each call can begin, with no
+launcher around it (`tests/bench/floor.sh`): the distance to it is what a launcher costs.
+
+    scripts/bench --rows 0,a,b --pairs 3                  # a look: prints a table, and changes nothing
+    scripts/bench --engine 28 --rows 0,a,b,c,n --write    # keeps these rows, and makes this page anew
+    scripts/bench --engine 28 --rows d --at-once 15 --rounds 15 --write
+
+| row | what | how often |
+| --- | --- | --- |
+| 0 | start to the question | `--pairs`, 15 |
+| a | `y` to the session's first byte | the same runs |
+| b | end of the session to the launcher's end | the same runs |
+| c | `--help`, `list`, `info`, `start --dry-run` | `--pairs` |
+| d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
+| e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
+| n | docker calls, counted in a run of its own | once |
+
+The shell launcher has room for fifteen bottles on an engine as it comes, so beyond that there is none of it. Memory is
+that of the launchers and their reapers, what they share counted once, with the docker clients apart. The most memory
+is looked for in a run of its own. Every run is in `docs/bench/`. A cell has the median, and in brackets the least, the
+quartiles and the most; a ratio is the median of the pairs'. A machine that has other work to do tells little.
+
+![bars](bench.svg)
+"""
+COLUMNS = ("", "shell", "port", "floor", "of the shell", "of the floor", "target", "met")
+MET = {True: "yes", False: "**no**", None: ""}
+
+
+def table(found: Figures) -> str:
+    """Return one engine's rows as a table."""
+    rows = found.counted()
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(_row(name, rows[name]) for name in sorted(rows, key=figures.order))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _row(name: str, runs: Runs) -> tuple[str, ...]:
+    ratios = [figures.ratio(runs, PORT, to) for to in (SHELL, FLOOR)]
+    target = TARGETS.get(name, Target())
+    return (
+        figures.title(name),
+        *(_cell(name, runs.get(side, [])) for side in (SHELL, PORT, FLOOR)),
+        *("" if each is None else f"{each:.2f}" for each in ratios),
+        _asked(name, target),
+        MET[target.held(runs)],
+    )
+
+
+def _cell(name: str, values: list[float]) -> str:
+    if not values:
+        return ""
+    each = figures.spread(values)
+    middle = figures.shown(name, each.median)
+    if len(values) == 1:
+        return middle
+    scale = 1 << 20 if name.startswith(figures.MEMORY) else 1
+    digits = 0 if scale > 1 else 3 if each.median < 1 else 2
+    rest = (each.least, each.lower, each.upper, each.most)
+    return f"{middle} ({', '.join(f'{value / scale:.{digits}f}' for value in rest)})"
+
+
+def _asked(name: str, target: Target) -> str:
+    words = [
+        f"{target.shell} of the shell" if target.shell is not None else "",
+        f"{target.floor} of the floor" if target.floor is not None else "",
+        figures.shown(name, target.value) if target.value is not None else "",
+    ]
+    return ", ".join(filter(None, words))
+
+
+def page(every: Sequence[Figures]) -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for found in every:
+        runs = found.rows.get("session", {}).get(PORT, [])
+        parts.append(
+            f"\n## Engine {found.server}\n\nClient {found.client}, {found.cores} cores, {len(runs)} pairs.\n\n"
+        )
+        parts.append(table(found))
+    return "".join(parts)
+
+
+COLOURS = {SHELL: "#9a9a9a", PORT: "#2f6fb5", FLOOR: "#d9a441"}
+PICTURED = ("question", "session", "end", "help", "list", "up 15", "gone 15", "up 50", "gone 50", "cleanup")
+WIDTH, LEFT, BAR, LINE, GAP, TOP = 880, 390, 360, 16, 12, 60
+
+
+def picture(every: Sequence[Figures]) -> str:
+    """Return bars of the medians, in each row as long as they are to that row's longest."""
+    height, parts = TOP, [_legend()]
+    for found in every:
+        parts.append(_text(10, height + 12, f"engine {found.server}", "bold"))
+        height += LINE + GAP
+        for name in PICTURED:
+            if name in found.rows:
+                lines = _bars(name, found.rows[name], height)
+                parts += lines
+                height += len(found.rows[name]) * LINE + GAP
+        height += GAP
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    style = 'font-family="sans-serif" font-size="12"'
+    ground = f'<rect width="{WIDTH}" height="{height}" fill="white"/>'
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>', ground, *parts, "</svg>"]) + "\n"
+
+
+def _text(x: float, y: float, words: str, weight: str = "normal") -> str:
+    return f'<text x="{x:.0f}" y="{y:.0f}" font-weight="{weight}">{escape(words)}</text>'
+
+
+def _legend() -> str:
+    parts = [_text(10, 24, "Seconds from outside, median; shorter is better", "bold")]
+    for place, (side, colour) in enumerate(COLOURS.items()):
+        x = LEFT + place * 90
+        parts += [f'<rect x="{x}" y="14" width="12" height="12" fill="{colour}"/>', _text(x + 18, 24, side)]
+    return "\n".join(parts)
+
+
+def _bars(name: str, runs: Runs, top: int) -> list[str]:
+    medians = {side: figures.spread(runs[side]).median for side in COLOURS if runs.get(side)}
+    longest = max(medians.values())
+    parts = [_text(10, top + 12, figures.title(name).replace("`", ""))]
+    for place, (side, value) in enumerate(medians.items()):
+        y, width = top + place * LINE, max(1.0, BAR * value / longest)
+        parts.append(f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{LINE - 3}" fill="{COLOURS[side]}"/>')
+        parts.append(_text(LEFT + width + 6, y + 11, figures.shown(name, value)))
+    return parts
+
+
+def write() -> None:
+    """Write both from what is kept."""
+    every = figures.load_all()
+    (DOCS / "bench.md").write_text(page(every))
+    (DOCS / "bench.svg").write_text(picture(every))

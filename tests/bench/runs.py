@@ -1,0 +1,172 @@
+"""The runs: one of a side each, with what was measured in it, by the name of the row."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.bench import launch, memory
+from tests.bench.figures import FLOOR
+from tests.bench.launch import GONE, QUESTION, SESSION, Failed, Launch
+from tests.bench.sides import RUN, Sides, agent, image
+from tests.engine.conftest import docker
+
+LEFTOVERS = 50  # of each kind
+AT_A_TIME = 4
+LISTED = re.compile(r"^  (?:container|network) (\S+)", re.MULTILINE)
+COUNTING = """#!/bin/sh
+case $1 in
+    container | image | network) echo "$1 $2" ;;
+    *) echo "$1" ;;
+esac >>{log}
+exec {docker} "$@"
+"""
+
+Values = dict[str, float]
+
+
+def begin(sides: Sides, side: str, number: int) -> Launch:
+    return Launch(sides.start(side, number), sides.desk.cwd, sides.env(side))
+
+
+def start(sides: Sides, side: str) -> Values:
+    """Boot one bottle and end its session at once."""
+    with launch.closing([]) as launches:
+        boot(sides, side, 1, launches)
+        end(launches)
+    (one,) = launches
+    values = {
+        "session": one.came[SESSION] - one.came[QUESTION],
+        "end": one.came[GONE] - one.came[SESSION],
+    }
+    return values if side == FLOOR else {"question": one.came[QUESTION] - one.began, **values}
+
+
+def commands(sides: Sides, side: str) -> Values:
+    """Run the short commands."""
+    every = {
+        "help": ["--help"],
+        "list": ["list"],
+        "info": ["info", agent(1)],
+        "dry-run": ["start", "--dry-run", agent(1)],
+    }
+    return {name: command(sides, side, words) for name, words in every.items()}
+
+
+def command(sides: Sides, side: str, words: list[str]) -> float:
+    """Return how long a command takes that asks nothing.
+
+    Raises:
+        Failed: its status is not 0.
+    """
+    no = subprocess.DEVNULL
+    began = time.monotonic()
+    child = subprocess.Popen(
+        [sides.launchers[side], *words], cwd=sides.desk.cwd, env=sides.env(side), stdin=no, stdout=no, stderr=no
+    )
+    status = child.wait()
+    took = time.monotonic() - began
+    if status:
+        raise Failed(f"{side}: {' '.join(words)} ended with {status}")
+    return took
+
+
+def at_once(sides: Sides, side: str, count: int) -> Values:
+    """Boot some bottles in one moment, and end their sessions in one moment."""
+    with launch.closing([]) as launches:
+        began = time.monotonic()
+        up = boot(sides, side, count, launches) - began
+        waiting = memory.measure(pids(launches))
+        ended = time.monotonic()
+        gone = end(launches) - ended
+    values: Values = {f"up {count}": up, f"gone {count}": gone}
+    if side != FLOOR:
+        values |= {f"memory {count}": waiting.launchers, f"clients {count}": waiting.clients}
+    return values
+
+
+def most_memory(sides: Sides, side: str, count: int) -> Values:
+    """Do the same, looking at the memory all the time."""
+    with launch.closing([]) as launches:
+        peak = memory.Peak(lambda: pids(launches))
+        boot(sides, side, count, launches, peak)
+        end(launches, peak)
+    return {f"peak {count}": peak.most.launchers}
+
+
+def boot(
+    sides: Sides, side: str, count: int, launches: list[Launch], meanwhile: Callable[[], None] = launch.nothing
+) -> float:
+    """Start some, putting them into the list, and return when the last session was up."""
+    for number in range(1, count + 1):
+        launches.append(begin(sides, side, number))
+    return launch.until(launches, SESSION, meanwhile)
+
+
+def end(launches: list[Launch], meanwhile: Callable[[], None] = launch.nothing) -> float:
+    """End the sessions, and return when the last launcher was gone."""
+    for each in launches:
+        each.type("\n")
+    return launch.until(launches, GONE, meanwhile)
+
+
+def pids(launches: list[Launch]) -> list[int]:
+    return [each.child.pid for each in launches]
+
+
+def cleanup(sides: Sides, side: str) -> Values:
+    """Remove a hundred leftovers.
+
+    Raises:
+        Failed: there is something of others too, which stays.
+    """
+    names = make_leftovers(sides, side)
+
+    def answer(said: str) -> str:
+        others = set(LISTED.findall(said)) ^ names
+        if others:
+            raise Failed(f"cleanup must not remove what others have on this engine: {sorted(others)[0]}")
+        return "y\n"
+
+    words: list[str | Path] = [sides.launchers[side], "cleanup"]
+    with launch.closing([Launch(words, sides.desk.cwd, sides.env(side), answer)]) as (one,):
+        gone = launch.until([one], GONE)
+    return {"cleanup": gone - one.began}
+
+
+def make_leftovers(sides: Sides, side: str) -> set[str]:
+    """Make containers and their networks as a killed launcher of the shell's leaves them, and return their names."""
+
+    def make(number: int) -> tuple[str, str]:
+        network, container = f"claude-bottle-net-{RUN}-{number}", f"claude-bottle-{RUN}-{number}"
+        docker("network", "create", "--internal", "--subnet", str(subnets[number]), network)
+        docker("create", "--name", container, "--network", network, image(side), "sleep", "infinity")
+        return network, container
+
+    subnets = [next(sides.subnets) for _ in range(LEFTOVERS)]
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return {name for pair in pool.map(make, range(LEFTOVERS)) for name in pair}
+
+
+def calls(sides: Sides, side: str, folder: Path) -> list[str]:
+    """Return the docker calls of a plain start and teardown.
+
+    Args:
+        sides: of the bench.
+        side: which.
+        folder: an empty one.
+    """
+    log, client = folder / "log", folder / "docker"
+    client.write_text(COUNTING.format(log=log, docker=shutil.which("docker")))
+    client.chmod(0o755)
+    env = sides.env(side)
+    env["PATH"] = f"{folder}:{env['PATH']}"
+    with launch.closing([Launch(sides.start(side, 1), sides.desk.cwd, env)]) as launches:
+        launch.until(launches, SESSION)
+        end(launches)
+    return log.read_text().splitlines()
