@@ -2,6 +2,8 @@
 # claude-bottle: boots Claude Code agents in isolated containers. Runs the Python program beside it with packages of its
 # own, installed on first use from the hashed lock file.
 set -eu
+# Up to the exec no command is waited for by $() or in the foreground: where it ends well though a Ctrl-C came, bash
+# forgets that. A read hears it, and so does a wait.
 trap 'exit 130' INT
 
 fail() {
@@ -16,19 +18,18 @@ case $script in
     *) script=./$script ;;
 esac
 while [ -L "$script" ]; do
-    link=$(readlink "$script")
+    IFS= read -r -d '' link < <(readlink "$script") || link=${link%$'\n'}
     case $link in
         /*) script=$link ;;
         *) script=${script%/*}/$link ;;
     esac
 done
-root=$(cd -P "${script%/*}/" && pwd -P)
+IFS= read -r -d '' root < <(cd -P "${script%/*}/" && printf '%s\0' "$PWD")
 lock=$root/requirements.lock
 [ -r "$lock" ] || fail "no requirements.lock in $root: cli.sh runs in its checkout, from elsewhere through a link"
 
 # The venv's name follows the lock's content, so that a running session keeps the packages it began with.
-digest=$(cksum <"$lock")
-digest=${digest%% *}
+read -r digest _ < <(cksum <"$lock")
 
 # A venv whose Python has gone is not replaced, for another first run may just have done so: the next name is taken.
 choose_venv() {
@@ -106,5 +107,7 @@ $(tail -n 8 "$new/log")"
 # A Ctrl-C while Python starts waits until the program can take it, where env can do that; else, in a millisecond or two,
 # it shows a traceback.
 hold='env --block-signal=INT'
-$hold true 2>/dev/null || hold=''
+$hold true 2>/dev/null &
+wait "$!" || hold=''
+trap - INT # else bash takes a note of one that comes now, and ends as a shell before it looks at it
 exec $hold "$venv/bin/python" -I -S -X utf8 "$root/cli/__main__.py" "$0" "$@"
