@@ -136,14 +136,15 @@ def test_an_outage_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert fake.calls.read_text().count("rm -f -v c1") == 1
 
 
-def test_another_engine_is_left_alone_and_every_id_is_named(
+def test_another_engine_is_asked_for_our_ids_only_and_each_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
     journal.answered(box(journal), "c1" * 32)
-    fake = fake_docker(tmp_path, monkeypatch, answers(info="echo ' ID: other'", ps=BOX, rm="echo c1"))
+    refuses = f"echo 'No such container: {'c1' * 32}' >&2"
+    fake = fake_docker(tmp_path, monkeypatch, answers(info="echo ' ID: other'", ps=BOX, rm=refuses))
     remains = cleanup.cleanup_all(fake.engine, journal)
     assert f"container 'box' ({'c1' * 32})" in remains.left and remains.final
-    assert "ps" not in fake.calls.read_text() and "rm" not in fake.calls.read_text()
+    assert fake.calls.read_text() == f"rm -f -v {'c1' * 32}\ninfo\n"
 
 
 def test_what_docker_gave_no_answer_about_is_looked_for_until_it_comes(

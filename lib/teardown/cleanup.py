@@ -125,14 +125,18 @@ class Teardown:
             self._all_left(problem.strerror or str(problem))
 
     def _remove(self) -> None:
-        """Remove what is known in a call for each kind; look for the rest, if there is any."""
-        if self._is_the_same_engine():
-            for remove in (self._remove_known, self._remove_all):
-                for kind in (CONTAINER, NETWORK):
-                    remove(kind)
+        """Remove what is known in a call for each kind; look for the rest, if there is any, on the same engine only."""
+        for kind in (CONTAINER, NETWORK):
+            self._remove_known(kind)
+        if self.journal.on_the_engine() and self._is_the_same_engine():
+            for kind in (CONTAINER, NETWORK):
+                self._remove_all(kind)
 
     def _remove_known(self, kind: str) -> None:
-        """Remove in one call what docker gave ids of; of what it says no word about, nothing is taken for granted."""
+        """Remove in one call what docker gave ids of, and believe what it says that it has removed.
+
+        An engine that has had our ids is the same one; to another one they mean nothing.
+        """
         known = {it.identity: it for it in self.journal.on_the_engine() if it.kind == kind and it.identity}
         if not known:
             return
