@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -20,4 +21,9 @@ def clone(folder: Path) -> Path:
         The folder.
     """
     shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*NOT_CLONED, "tests", "fixtures"))
+    # Once more by another process: what another thread starts may hold our descriptor, and a file that somebody may
+    # still write to cannot be run.
+    program, copy = folder / "cli.sh", folder / "cli.sh.copy"
+    subprocess.run(["cp", "-p", program, copy], check=True)
+    copy.replace(program)
     return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = "usage: cli.sh start [--dry-run] [--cwd] [--remote-control] [--yes] <agent> [-- <claude args>]\n"
+USAGE = "usage: cli.sh start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]\n"
 
 
 def cli(*words: str | bytes, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:

@@ -20,6 +20,7 @@ def fake(tmp_path: Path) -> FakeDocker:
     return FakeDocker(tmp_path / "engine", {"images": [{"name": "here:latest"}]})
 
 
+STARTED = b'{"event":"startup"}\n'
 SIDECAR, AGENT = "claude-bottle-pipelock-a", "claude-bottle-a"
 
 
@@ -66,7 +67,7 @@ def test_an_attached_start_feeds_its_container_and_stays_while_it_runs(fake: Fak
     assert ["-i", ""] in box(fake)["options"] and ["--read-only", ""] in box(fake)["options"]
     assert child.poll() is None
     fake.end(SIDECAR, 3)
-    assert ended(child) == (b"", b"", 3)
+    assert ended(child) == (STARTED, b"", 3)
     form = "{{.State.Status}} {{.State.ExitCode}}"
     asked = subprocess.run([fake.bin / "docker", "container", "inspect", "--format", form, SIDECAR], stdout=-1)
     assert asked.stdout == b"exited 3\n"
@@ -102,7 +103,7 @@ def test_an_attached_start_ends_as_a_real_one(fake: FakeDocker, how: str) -> Non
     child = attached(fake)
     end(fake, child)
     out, err, got = ended(child)
-    assert (out, got) == (b"", status) and err.endswith(text) and bool(err) == bool(text)
+    assert (out, got) == (STARTED, status) and err.endswith(text) and bool(err) == bool(text)
     assert [box["status"] for box in fake.containers() if box["name"] == SIDECAR] == AFTER[how]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE
 
 from tests.sweep import Run, gone, until, wrong_words
 from tests.terminal import Terminal
@@ -29,7 +30,7 @@ class Bottle(Run):
     """A start with some of the bounds, whose session can be waited for."""
 
     def __init__(self, folder: Path, **bounds: float) -> None:
-        super().__init__(folder, {**BOUNDS, **bounds})
+        super().__init__(folder, {**BOUNDS, **bounds}, images=[{"name": DEFAULT_PIPELOCK_IMAGE, "labels": {}}])
         self.within = folder / "within"
         self.fake.session(f"touch {self.within}; exec sleep 100")
 
@@ -181,13 +182,14 @@ def test_an_outage_in_a_start_is_said_and_waited_out(tmp_path: Path, call: str) 
     assert UNREACHABLE in err
 
 
-HANGS = ["engine info", "container ps", "sidecar rm", "network ls"]
+HANGS = ["engine info", "container ps", "internal-network rm", "network ls"]
 
 
 @pytest.mark.parametrize("call", HANGS)
 def test_a_hung_engine_has_one_deadline_in_all(tmp_path: Path, call: str) -> None:
     run = Bottle(tmp_path, query=60.0, change=60.0, teardown=6.0, patience=2.0)
     child = run.into_session()
+    run.fake.fault("agent rm: busy")  # so that it has to look
     fault = run.fake.fault(call, mode="hang")  # from now on, and for ever
     child.send_signal(signal.SIGTERM)
     run.fake.wait_for_pause(fault, 30)
@@ -213,7 +215,7 @@ def hung(tmp_path: Path) -> Iterator[tuple[Bottle, Terminal]]:
 def test_a_second_ctrl_c_hands_a_hung_teardown_to_the_reaper(hung: tuple[Bottle, Terminal]) -> None:
     run, terminal = hung
     terminal.type("\x03")
-    terminal.until(f"still removing {BOX}; ")
+    terminal.until("still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-a-2'; ")
     terminal.until("Ctrl-C leaves the rest to the background")
     began = time.monotonic()
     terminal.type("\x03")
