@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run, gone
@@ -202,8 +201,7 @@ def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
 
 
 def test_a_plain_start_makes_fifteen_calls(tmp_path: Path) -> None:
-    sidecar = {"name": DEFAULT_PIPELOCK_IMAGE, "labels": {}}
-    run = plain(tmp_path, networks=[], containers=[], images=[sidecar])
+    run = plain(tmp_path, networks=[], containers=[])
     manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
     (run.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
     assert ended(run)[0] == 0

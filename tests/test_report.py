@@ -21,13 +21,14 @@ import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
 from claude_bottle.cli.main import main
 from claude_bottle.lib import session
-def fails(engine, container, secrets):
-    values = dict(secrets._values)
+def fails(engine, container, payload, *others):
+    values = dict(pair.split("=", 1) for pair in payload.decode().split("\\0")[:-1])
     try:
         raise KeyError(list(values.values()))
     except KeyError as problem:
-        raise ValueError(f"{values} {secrets.payload()!r} {' '.join(values.values())}") from problem
-session.feed_values = fails
+        raise ValueError(f"{values} {payload!r} {' '.join(values.values())}") from problem
+    yield
+session.prepare = fails
 sys.exit(main("cli.sh", sys.argv[2:]))
 """
 
@@ -54,7 +55,7 @@ def fail(bottle: Run) -> str:
 def test_a_defect_names_its_place_and_a_report_that_has_what_helps(bottle: Run, tmp_path: Path) -> None:
     err = fail(bottle)
     (report,) = (tmp_path / "state" / "claude-bottle").iterdir()
-    assert "error: internal error: lib/start.py, line " in err and ": ValueError: {'S': " in err
+    assert "error: internal error: lib/host/calls.py, line " in err and ": ValueError: {'S': " in err
     assert f"hint: this is a defect of claude-bottle; please report it with {report}\n" in err
     assert report.stat().st_mode & 0o777 == 0o600 and report.parent.stat().st_mode & 0o777 == 0o700
     text = report.read_text()

@@ -95,6 +95,11 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
     assert (child.returncode, run.leftovers()) == (0, []), err
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    mask = subprocess.run(["ps", "-o", "ignored=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return bool(int(mask.strip() or "0", 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.Signals) -> None:
     run = Run(tmp_path)
@@ -105,6 +110,7 @@ def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.S
         ["pgrep", "-P", str(child.pid), "-f", "lib/teardown/reaper.py"], capture_output=True, text=True
     )
     reaper = int(listed.stdout)
+    assert until(lambda: ignores(reaper, number))  # it has begun
     child.send_signal(signal.SIGKILL)
     os.kill(reaper, number)
     run.fake.release(fault)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE
 
 from tests.sweep import Run, gone, until, wrong_words
 from tests.terminal import Terminal
@@ -30,7 +29,7 @@ class Bottle(Run):
     """A start with some of the bounds, whose session can be waited for."""
 
     def __init__(self, folder: Path, **bounds: float) -> None:
-        super().__init__(folder, {**BOUNDS, **bounds}, images=[{"name": DEFAULT_PIPELOCK_IMAGE, "labels": {}}])
+        super().__init__(folder, {**BOUNDS, **bounds})
         self.within = folder / "within"
         self.fake.session(f"touch {self.within}; exec sleep 100")
 
