@@ -60,7 +60,7 @@ def test_a_defect_names_its_place_and_a_report_that_has_what_helps(bottle: Run, 
     assert report.stat().st_mode & 0o777 == 0o600 and report.parent.stat().st_mode & 0o777 == 0o700
     text = report.read_text()
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in text and "plumbum 2." in text
-    assert "docker calls, the last one last: " in text and ", create, cp, " in text
+    assert "docker calls, the last one last: " in text and ", cp, " in text
     assert "in _launch" in text and "KeyError" in text and "ValueError" in text
 
 

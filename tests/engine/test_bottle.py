@@ -262,6 +262,31 @@ def test_a_session_on_a_terminal_is_told_of_the_sidecars_end_afterwards(shell: D
     assert leftovers(shell) == []
 
 
+ASKS = r"""
+const http = require('http'), proxy = new URL(process.env.HTTP_PROXY);
+const agent = new http.Agent({keepAlive: true, maxSockets: 8});
+let left = 6000, answers = 0;
+function ask() {
+  if (left-- <= 0) return;
+  const path = 'http://refused.test/' + 'x'.repeat(200);
+  http.get({agent, host: proxy.hostname, port: proxy.port, path, headers: {Host: 'refused.test'}}, (answer) => {
+    answer.resume().on('end', () => { answers += answer.statusCode === 403; ask(); });
+  }).on('error', ask);
+}
+for (let n = 0; n < 8; n++) ask();
+process.on('exit', () => console.log(answers));
+"""
+MUCH = 2_000_000  # bytes; a sidecar stops serving when nobody has taken the first million or so
+
+
+def test_a_sidecar_that_says_much_is_listened_to(shell: Desk) -> None:
+    with session(shell) as child:
+        assert ask(child, f"timeout 100 node -e {shlex.quote(ASKS)}") == "6000\n"
+        assert len(docker("logs", container("sidecar"))) > MUCH
+        began = time.monotonic()
+    assert time.monotonic() - began < 15 and leftovers(shell) == []
+
+
 SERVER = r"""
 const fs = require('fs'), path = require('path');
 require('http').createServer((ask, answer) => fs.readFile(path.join('/tmp/repo', new URL(ask.url, 'http://x').pathname),

@@ -43,8 +43,8 @@ SWITCHES = (
 SEEDS = (".claude.json", ".claude/settings.json")
 SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
 DECLARED = [
-    *(Row(6, f"{where}/pipelock.yaml.content.*", None, "*") for where in ("sidecar files./etc", STAGE)),
-    *(Row(6, f"{where}/pipelock.yaml.content.  enabled: true", "1", "2") for where in ("sidecar files./etc", STAGE)),
+    Row(6, f"{STAGE}/pipelock.yaml.content.*", None, "*"),
+    Row(6, f"{STAGE}/pipelock.yaml.content.  enabled: true", "1", "2"),
     *(Row(7, f"{box}.HostConfig.CapDrop", None, '["ALL"]') for box in ("agent", "sidecar")),
     *(Row(7, f"{box}.HostConfig.SecurityOpt", None, '["no-new-privileges"]') for box in ("agent", "sidecar")),
     Row(7, "bottle.session.status.CapBnd", "*", "0000000000000000"),
@@ -119,7 +119,23 @@ DECLARED = [
     Row(82, "bottle.session.mounts./usr/sbin/docker-init", None, "* ro,*"),
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
-    *(Row(43, f'{where}/pipelock.yaml.content.  - "github.com"', "1", "2") for where in ("sidecar files./etc", STAGE)),
+    Row(43, f'{STAGE}/pipelock.yaml.content.  - "github.com"', "1", "2"),
+    # What is in the stage dir is what it is fed.
+    *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
+    *(
+        Row(
+            92,
+            f"sidecar.{field}",
+            '["run", "--config", "/etc/pipelock.yaml", *]',
+            '["run", "--config", "/dev/stdin", *]',
+        )
+        for field in ("Args", "Config.Cmd")
+    ),
+    *(Row(92, f"sidecar.Config.{field}", "false", "true") for field in ("AttachStdin", "OpenStdin", "StdinOnce")),
+    Row(92, "sidecar.Config.User", "", "65534:65534"),
+    Row(92, "sidecar.HostConfig.ReadonlyRootfs", "false", "true"),
+    Row(92, "sidecar processes.0 * run --config /etc/pipelock.yaml *", "1", None),
+    Row(92, "sidecar processes.65534 * run --config /dev/stdin *", None, "1"),
 ]
 # Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
 BY_ENGINE = [
