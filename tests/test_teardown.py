@@ -62,10 +62,11 @@ def test_a_create_that_comes_while_the_launcher_looks_is_removed(tmp_path: Path,
     call = run.fake.wait_for_pause(fault, 30)
     assert until(lambda: gone(call))  # the launcher has given up
     run.fake.release(fault)
-    assert run.fake.wait_for_effect(fault) == "done"
+    effect = run.fake.wait_for_effect(fault)
+    assert effect == "done" or effect.endswith("not found")  # the networks may be gone by now
     status, err = run.ended(child)
     assert (status, run.clean()) == (1, True), err
-    assert "gave no answer within 2 s" in err and "could not remove" not in err and BACKGROUND not in err
+    assert "gave no answer within 2 s" in err and ("could not remove" in err) == (effect != "done"), err
 
 
 @pytest.mark.parametrize("create", ["internal-network create#2", "egress-network create"])
