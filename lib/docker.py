@@ -233,18 +233,26 @@ def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> 
     """
     log.log_info(f"building image {tag}")
     context = image_context()
-    # The same word at every start, so that an image whose Dockerfile has not changed stays the same one.
-    mark = f"{PREFIX}build={hashlib.sha256((context / 'Dockerfile').read_bytes()).hexdigest()[:16]}"
-    answers = yield from _build(engine, tag, ["--label", mark, str(context)], id_file)
+    answers = yield from _build(engine, tag, [str(context)], id_file)
     if named:
         answers = (*answers, tag)
     elif not answers:
-        listed = yield engine.question(["image", "ls", "-q", "--no-trunc", "--filter", f"label={mark}"])
-        answers = tuple(listed.text.split()[:1])
+        answers = yield from _found_by_label(engine, tag, context, id_file)
     if not answers:
         hint = f"neither its output nor {id_file} has one: can the docker client write to that folder (TMPDIR)?"
         raise DockerError(f"docker build gave no id of the image it made ({tag})", [hint])
     return Image(tag, answers)
+
+
+def _found_by_label(engine: Engine, tag: str, context: Path, id_file: Path) -> Work[tuple[str, ...]]:
+    """Build once more, from the cache, with a label to find the image by; the same one at every start.
+
+    Not at once: an image with a label is another one, and what had the tag before would be left without a name.
+    """
+    mark = f"{PREFIX}build={hashlib.sha256((context / 'Dockerfile').read_bytes()).hexdigest()[:16]}"
+    yield from _build(engine, tag, ["--label", mark, str(context)], id_file)
+    listed = yield engine.question(["image", "ls", "-q", "--no-trunc", "--filter", f"label={mark}"])
+    return tuple(listed.text.split()[:1])
 
 
 def docker_build_plain(engine: Engine, tag: str) -> int:

@@ -95,7 +95,7 @@ def test_two_checkouts_at_one_moment_run_their_own_images(tmp_path: Path) -> Non
         ({"cannot_see": "the stage dir", "words": "legacy"}, 2),
         ({"id_file": "empty", "words": "legacy"}, 1),
         ({"id_file": "none", "words": "buildkit"}, 1),
-        ({"id_file": "none"}, 1),
+        ({"id_file": "none"}, 2),
     ],
     ids=str,
 )
