@@ -1,15 +1,13 @@
-"""``list``: the agents there are, and the bottles that run (shell: list_agents, list_active)."""
+"""``list``: the agents there are, and the bottles that run (shell: list_agents, list_active).
+
+Each imports what it alone needs: the agents are there before docker's modules would be.
+"""
 
 from __future__ import annotations
 
 import os
 
 from claude_bottle.lib import log
-from claude_bottle.lib.engine import docker_require
-from claude_bottle.lib.manifest import manifest_load
-from claude_bottle.lib.pipelock import pipelock_container_name
-from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR, Item
 
 
 def list_agents(cwd: str, home: str) -> int:
@@ -18,6 +16,8 @@ def list_agents(cwd: str, home: str) -> int:
     Raises:
         BottleError: a manifest is at fault.
     """
+    from claude_bottle.lib.manifest import manifest_load
+
     agents = manifest_load(cwd, home).agents
     if not agents:
         log.log_info("no agents defined")
@@ -31,13 +31,17 @@ def list_active() -> int:
     Raises:
         BottleError: docker gave no answer.
     """
-    active = [item for item in inventory.ours(docker_require(os.environ), CONTAINER) if not _is_sidecar(item)]
+    from claude_bottle.lib.engine import docker_require
+    from claude_bottle.lib.pipelock import pipelock_container_name
+    from claude_bottle.lib.teardown import inventory
+
+    def is_sidecar(item: inventory.Item) -> bool:
+        """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
+        return item.role == inventory.SIDECAR if item.role else item.name.startswith(pipelock_container_name(""))
+
+    running = inventory.ours(docker_require(os.environ), inventory.CONTAINER)
+    active = [item for item in running if not is_sidecar(item)]
     if not active:
         log.log_info("no active containers")
     log.data(*((item.name, item.image or item.shown_image, item.status) for item in active))
     return 0
-
-
-def _is_sidecar(item: Item) -> bool:
-    """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
-    return item.role == SIDECAR if item.role else item.name.startswith(pipelock_container_name(""))

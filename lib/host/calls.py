@@ -208,7 +208,7 @@ def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:
     every = [*talks, *(talk for talk in _attached if not talk.ended and talk not in talks)]
     wants = [talk.wants() for talk in every]
     readable, writable = set[int]().union(*(fds for fds, _ in wants)), [fd for _, fds in wants for fd in fds]
-    ready, writing = wait.wait_for(readable, writable, None if latest == math.inf else latest)
+    ready, writing = wait.wait_for(readable, writable, latest)
     for talk in every:
         talk.move(ready, writing)
 

@@ -111,7 +111,7 @@ def wait_for(
     Returns:
         The descriptors that are ready to be read, and those ready to be written.
     """
-    timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+    timeout = None if deadline in (None, math.inf) else max(0.0, deadline - time.monotonic())
     ready, writing = _select([*_wakeup, *readable], list(writable), timeout)
     if _wakeup and _wakeup[0] in ready:
         _drain(_wakeup[0])

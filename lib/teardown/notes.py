@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,8 @@ def leave(lines: Iterable[str]) -> None:
     Args:
         lines: what is to be said.
     """
+    import secrets  # slow to import, and most commands have nothing to leave
+
     text = "".join(f"{' '.join(line.splitlines())}\n" for line in lines)
     folder = _folder()
     if text and folder:

@@ -28,6 +28,7 @@ from claude_bottle.lib.teardown import cleanup, notes
 from claude_bottle.lib.teardown.inventory import Owner, owner_here
 from claude_bottle.lib.teardown.journal import Journal
 
+LOAD_AFTER_SECONDS = 15.0
 IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
 POLL_SECONDS = 0.05
@@ -95,10 +96,18 @@ class Reaper:
 
 
 def read_journal(journal: Journal) -> bool:
-    """Take lines from stdin until it ends; return whether the launcher said that all is removed."""
-    rest = b""
+    """Take lines from stdin until it ends; return whether the launcher said that all is removed.
+
+    What a teardown needs is imported when a start is over, so that its files may go: a start wants the processor.
+    """
+    rest, load_at = b"", time.monotonic() + LOAD_AFTER_SECONDS
     while True:
-        wait.wait_for([0])
+        ready, _ = wait.wait_for([0], deadline=load_at)
+        if time.monotonic() >= load_at:
+            run.load()
+            load_at = math.inf
+        if not ready:
+            continue
         data = os.read(0, 65536)
         if not data:
             return False
@@ -146,7 +155,6 @@ def reap(launch: str, calls: int, patience: float) -> None:
         calls: descriptor that ends with the last docker call in flight.
         patience: how long to try, in seconds.
     """
-    run.load()
     journal = Journal(Owner(launch))
     if read_journal(journal):
         return
