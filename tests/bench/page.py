@@ -36,6 +36,18 @@ that of the launchers and their reapers, what they share counted once, with the 
 is looked for in a run of its own. Every run is in `docs/bench/`. A cell has the median, and in brackets the least, the
 quartiles and the most; a ratio is the median of the pairs'. A machine that has other work to do tells little.
 
+The sidecar is a stub that starts in milliseconds, as the real one does (`tests/bench/sidecar`); another one is measured
+with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`.
+
+## Where a target is not met
+
+- `y` to the first byte: the floor itself takes six tenths of the shell's time, and the port is within a tenth of the
+  floor. Left are a build, two networks, two containers, a copy, two starts and two execs; what waits for nothing runs
+  beside the rest, and two processors are busy with it.
+- Many at once: both processors are the engine's from the first start to the last; who asks makes little difference.
+- `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
+  of a second each; four calls side by side took as long as one.
+
 ![bars](bench.svg)
 """
 COLUMNS = ("", "shell", "port", "floor", "of the shell", "of the floor", "target", "met")
