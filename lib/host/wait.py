@@ -138,20 +138,14 @@ def _poll(readable: list[int], writable: list[int], timeout: float | None) -> tu
     return found.intersection(readable), found.intersection(writable)  # an error too ends a wait, as select has it
 
 
-def pause(seconds: float, *, interruptible: bool = False) -> None:
+def pause(seconds: float) -> None:
     """Let some time pass.
 
     Args:
         seconds: how much.
-        interruptible: stop when a stopping signal arrives.
-
-    Raises:
-        Interrupted: it arrived (only with ``interruptible``).
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if interruptible:
-            check_signals()
         wait_for(deadline=end)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import inventory
@@ -122,7 +122,7 @@ class Teardown:
                 self._remove()
         except OSError as problem:  # the docker client is gone, or no process can be had
             self.no_client = True
-            self._all_left(problem.strerror or str(problem))
+            self._all_left(reason(problem))
 
     def _remove(self) -> None:
         """Remove what is known in a call for each kind; look for the rest, if there is any, on the same engine only."""
@@ -251,7 +251,7 @@ def _remove_folder(path: str) -> str:
         try:
             shutil.rmtree(path)
         except OSError as problem:
-            failure = problem.strerror or str(problem)
+            failure = reason(problem)
         if not os.path.lexists(path):
             return ""
         wait.pause(PAUSE_SECONDS)

@@ -226,8 +226,15 @@ def removed(engine: Engine, kind: str, identities: Sequence[str]) -> Work[list[s
         kind: of all of them.
         identities: their ids.
     """
+    _, rest = yield from _ask_to_remove(engine, kind, identities)
+    return [identity for identity in identities if identity not in rest]
+
+
+def _ask_to_remove(engine: Engine, kind: str, identities: Sequence[str]) -> Work[tuple[run.Result, list[str]]]:
+    """Remove things by id; it comes to docker's answer, and to the ids that it does not say it has removed."""
     answer = yield engine.call([*_REMOVES[kind], *identities])
-    return [identity for identity in identities if identity in answer.text.split()]
+    done = answer.text.split()
+    return answer, [identity for identity in identities if identity not in done]
 
 
 def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Work[Removal]:
@@ -238,8 +245,7 @@ def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Work[Removal
         kind: of all of them.
         identities: their ids.
     """
-    answer = yield engine.call([*_REMOVES[kind], *identities])
-    rest = [identity for identity in identities if identity not in answer.text.split()]
+    answer, rest = yield from _ask_to_remove(engine, kind, identities)
     if not rest:
         return Removal()
     filters = [word for identity in rest for word in ("--filter", f"id={identity}")]
