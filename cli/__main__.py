@@ -8,10 +8,12 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
+import gc  # noqa: E402
 import site  # noqa: E402
 import sys  # noqa: E402
 import types  # noqa: E402
 
+gc.disable()  # nothing of what is imported goes, and looking for it takes a tenth of the time until the question
 if sys.flags.no_site:
     site.main()
 

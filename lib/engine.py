@@ -18,7 +18,7 @@ from typing import Any
 
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run
-from claude_bottle.lib.host.calls import Call
+from claude_bottle.lib.host.calls import Begun, Call, Work
 
 DEFAULT_CONTEXT = "default"
 SHORTEST_SECONDS = 1.0
@@ -127,13 +127,13 @@ class Engine:
         """
         return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin)
 
-    def asked(self) -> Engine:
-        """Return the engine with the id that it has now.
+    def ask(self) -> Work[Engine]:
+        """Ask the engine for its id; it comes to the engine with that.
 
         Raises:
             BottleError: no engine answers.
         """
-        answer = self.query(["info"])
+        answer = yield self.question(["info"])
         lines = [*answer.text.splitlines(), *answer.failure.splitlines()]
         if not answer.ok:
             # Clients of 20.10 say why on stdout, later ones before a last line that says nothing, today's in one line.
@@ -181,7 +181,19 @@ def docker_require(environ: Mapping[str, str]) -> Engine:
     Raises:
         BottleError: no docker on PATH, or no engine behind it.
     """
-    return engine_find(environ).asked()
+    return docker_ask(environ).get()
+
+
+def docker_ask(environ: Mapping[str, str]) -> Begun[Engine]:
+    """Begin what ``docker_require`` does, for who has other work until the engine has answered.
+
+    Args:
+        environ: the caller's environment.
+
+    Raises:
+        BottleError: no docker on PATH.
+    """
+    return Begun(engine_find(environ).ask())
 
 
 def _absolute(path: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
-from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -15,10 +16,11 @@ from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
-def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
+def start(asked: calls.Begun[Engine], request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
     """Run one bottle from its plan to its end (contract section 6).
 
     Args:
+        asked: the engine's answer, which is waited for first (shell: docker_require).
         request: the command line.
         cwd: the caller's working directory, symlinks kept.
         report: prints what went wrong and returns its status; called before the teardown, as the shell does.
@@ -27,9 +29,9 @@ def start(request: plan.Request, cwd: str, report: Callable[[BaseException], int
         The session's status; 128 plus the number after a signal; 1 if something could not be removed.
 
     Raises:
-        BottleError: the plan is at fault; nothing has been made.
+        BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
-    engine = docker_require(os.environ)
+    engine = asked.get()
     planned = plan.make_plan(engine, request, os.environ, cwd)
     run.load()
     reaper = Reaper(engine, new_launch())
@@ -69,6 +71,7 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
+    gc.enable()  # a session may be long
     launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent = made["agent"]

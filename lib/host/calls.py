@@ -300,18 +300,32 @@ class Crew(Generic[Key]):
             self._ended.append((key, Outcome(None, problem)))
 
 
+class Begun(Generic[T]):
+    """One piece of work whose first call is under way already, while its caller does something else.
+
+    Args:
+        work: not yet begun.
+    """
+
+    def __init__(self, work: Work[T]) -> None:
+        self._crew: Crew[str] = Crew()
+        self._crew.begin("", work)
+
+    def get(self) -> T:
+        """Wait for its end; return what it comes to, or raise what it raises."""
+        ended: list[tuple[str, Outcome[T]]] = []
+        while not ended:
+            ended = self._crew.turn()
+        return ended[0][1].get()
+
+
 def perform(work: Work[T]) -> T:
     """Do one piece of work; return what it comes to, or raise what it raises.
 
     Args:
         work: not yet begun.
     """
-    crew: Crew[str] = Crew()
-    crew.begin("", work)
-    ended: list[tuple[str, Outcome[T]]] = []
-    while not ended:
-        ended = crew.turn()
-    return ended[0][1].get()
+    return Begun(work).get()
 
 
 def one(call: Call) -> Work[Result]:

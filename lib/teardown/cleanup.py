@@ -148,7 +148,7 @@ class Teardown:
     def _is_the_same_engine(self) -> bool:
         self.doing = "asking the engine"
         try:
-            now = self.engine.asked()
+            now = perform(self.engine.ask())
         except BottleError as problem:
             self.unanswered = True
             self._all_left("; ".join([problem.message, *problem.hints]))
