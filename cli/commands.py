@@ -97,15 +97,15 @@ def start(
     rest: tuple[str, ...],
 ) -> int:
     """Boot a bottle and hand over the terminal."""
-    from claude_bottle.lib.engine import docker_ask
+    from claude_bottle.lib.engine import Asking
 
     cwd = logical_cwd()
-    asked = docker_ask(os.environ)  # the engine answers while the rest is imported
+    asking = Asking(os.environ)  # the engine answers while the rest is imported
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
     request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, rest)
-    return run_start(asked, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+    return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 
 def logical_cwd() -> str:

@@ -12,7 +12,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import ERR, OUT, Work, finish, perform
+from claude_bottle.lib.host.calls import ERR, OUT, Work, finish
 from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -89,8 +89,8 @@ def pinned_taken(name: str) -> BottleError:
     return BottleError(f"container '{name}' already exists (CLAUDE_BOTTLE_CONTAINER)")
 
 
-def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
-    """Return the first free name (shell: docker_pick_container_name).
+def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> Work[str]:
+    """Find the first free name (shell: docker_pick_container_name).
 
     Args:
         engine: to ask.
@@ -102,10 +102,13 @@ def docker_pick_container_name(engine: Engine, base: str, pinned: str) -> str:
         DockerError: the engine gave no answer.
     """
     if pinned:
-        if perform(docker_exists(engine, CONTAINER, pinned)):
+        if (yield from docker_exists(engine, CONTAINER, pinned)):
             raise pinned_taken(pinned)
         return pinned
-    return next(name for name in container_names(base) if not perform(docker_exists(engine, CONTAINER, name)))
+    for name in container_names(base):
+        if not (yield from docker_exists(engine, CONTAINER, name)):
+            return name
+    raise AssertionError("container_names ends with an error")
 
 
 def has_no_image(result: run.Result) -> bool:

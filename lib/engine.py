@@ -181,11 +181,11 @@ def docker_require(environ: Mapping[str, str]) -> Engine:
     Raises:
         BottleError: no docker on PATH, or no engine behind it.
     """
-    return docker_ask(environ).get()
+    return Asking(environ).get()
 
 
-def docker_ask(environ: Mapping[str, str]) -> Begun[Engine]:
-    """Begin what ``docker_require`` does, for who has other work until the engine has answered.
+class Asking:
+    """An engine that has been found and asked whether it is there, for who has other work until it answers.
 
     Args:
         environ: the caller's environment.
@@ -193,7 +193,18 @@ def docker_ask(environ: Mapping[str, str]) -> Begun[Engine]:
     Raises:
         BottleError: no docker on PATH.
     """
-    return Begun(engine_find(environ).ask())
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.found = engine_find(environ)
+        self._answer = Begun(self.found.ask())
+
+    def get(self) -> Engine:
+        """Wait for its answer; return it with its id.
+
+        Raises:
+            BottleError: no engine behind the client.
+        """
+        return self._answer.get()
 
 
 def _absolute(path: str) -> str:

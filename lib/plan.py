@@ -10,6 +10,7 @@ from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock,
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
+from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
@@ -95,11 +96,28 @@ class Plan(Grants):
         return pipelock.pipelock_yaml(self.hosts, ssh_hosts, self.settings.pipelock_port, self.listed)
 
 
-def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
+def look_for_name(engine: Engine, request: Request, environ: Mapping[str, str]) -> Begun[str]:
+    """Begin to look for a free name for the agent's container, which takes as long as reading a manifest.
+
+    Args:
+        engine: to ask.
+        request: the command line.
+        environ: the caller's environment.
+    """
+    return Begun(_name(engine, request.agent, env.read_settings(environ).pinned_container))
+
+
+def _name(engine: Engine, agent: str, pinned: str) -> Work[str]:
+    base = f"claude-bottle-{slug.agent_slug(agent)}"
+    return (yield from docker.docker_pick_container_name(engine, base, pinned))
+
+
+def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mapping[str, str], cwd: str) -> Plan:
     """Look at everything a start depends on, in the shell's order (contract section 6, 2 to 6).
 
     Args:
         engine: that answered.
+        name: the free name that has been looked for.
         request: the command line.
         environ: the caller's environment.
         cwd: the caller's working directory, symlinks kept.
@@ -114,7 +132,7 @@ def make_plan(engine: Engine, request: Request, environ: Mapping[str, str], cwd:
     pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)
     draft = _Draft(request, settings, environ, cwd, found)
-    draft.check(engine)
+    draft.check(name)
     return draft.plan(pool, routes)
 
 
@@ -145,9 +163,9 @@ class _Draft:
     def skills(self) -> tuple[str, ...]:
         return manifest.manifest_agent_skills(self.found, self.agent)
 
-    def check(self, engine: Engine) -> None:
+    def check(self, name: Begun[str]) -> None:
         """Look at all of it, in the shell's order, and fail once."""
-        self._check_agent(engine)
+        self._check_agent(name)
         with self.gathered:
             skills.skills_check(self.settings.host_home, self.skills)
         with self.gathered:
@@ -156,17 +174,16 @@ class _Draft:
             self._check_bottle()
         self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
 
-    def _check_agent(self, engine: Engine) -> None:
+    def _check_agent(self, name: Begun[str]) -> None:
         with self.gathered:
             manifest.manifest_require_agent(self.found, self.agent)
         if self.agent not in self.found.agents or not self.found.agents[self.agent].is_object:
             self.gathered.fail()
         with self.gathered:
             self.slug = slug.agent_slug(self.agent)
-        if not self.gathered:  # the engine is asked about names only where the agent could have one
+        if not self.gathered:  # what the engine says counts only where the agent can have a name
             with self.gathered:
-                base, pinned = f"claude-bottle-{self.slug}", self.settings.pinned_container
-                self.container = docker.docker_pick_container_name(engine, base, pinned)
+                self.container = name.get()
 
     def _check_bottle(self) -> None:
         found, bottle = self.found, self.bottle

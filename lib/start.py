@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
-from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -16,11 +16,11 @@ from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
-def start(asked: calls.Begun[Engine], request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
+def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[BaseException], int]) -> int:
     """Run one bottle from its plan to its end (contract section 6).
 
     Args:
-        asked: the engine's answer, which is waited for first (shell: docker_require).
+        asking: the engine, whose answer is waited for first (shell: docker_require).
         request: the command line.
         cwd: the caller's working directory, symlinks kept.
         report: prints what went wrong and returns its status; called before the teardown, as the shell does.
@@ -31,8 +31,7 @@ def start(asked: calls.Begun[Engine], request: plan.Request, cwd: str, report: C
     Raises:
         BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
-    engine = asked.get()
-    planned = plan.make_plan(engine, request, os.environ, cwd)
+    engine, planned = _plan(asking, request, cwd)
     run.load()
     reaper = Reaper(engine, new_launch())
     run.watch(reaper)
@@ -55,6 +54,15 @@ def start(asked: calls.Begun[Engine], request: plan.Request, cwd: str, report: C
             log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
     return status if number is None else 128 + number
+
+
+def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
+    name = plan.look_for_name(asking.found, request, os.environ)
+    try:
+        engine = asking.get()
+        return engine, plan.make_plan(engine, name, request, os.environ, cwd)
+    finally:
+        name.leave()
 
 
 def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:

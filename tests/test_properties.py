@@ -14,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import pytest
-from claude_bottle.lib import docker, env_resolve, manifest, pipelock_hosts, plan, slug, ssh
+from claude_bottle.lib import env_resolve, manifest, pipelock_hosts, plan, slug, ssh
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host.calls import Begun, Work
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -261,9 +261,14 @@ def lay_out(folder: Path, document: Any) -> str:
 NO_ENGINE = Engine("/nowhere/docker", "", "default", "/nowhere", "")
 
 
+def free_name() -> Work[str]:
+    return "claude-bottle-a"
+    yield
+
+
 def said_by_start(folder: str) -> str:
     try:
-        plan.make_plan(NO_ENGINE, plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+        plan.make_plan(NO_ENGINE, Begun(free_name()), plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
     except BottleError as problem:
         return f"claude-bottle: error: {problem.message}\n"
     return ""
@@ -273,8 +278,7 @@ def test_the_first_error_is_the_shells() -> None:
     neighbours = [*itertools.pairwise(WRONG), *itertools.pairwise(WRONG[:-5:-1])]
     some = drawn(st.lists(st.sampled_from(WRONG), min_size=2, max_size=4), 8)
     documents = [spoilt(faults) for faults in [*neighbours, *some]]
-    with TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(docker, "docker_pick_container_name", lambda engine, base, pinned: base)
+    with TemporaryDirectory() as scratch:
         folders = [lay_out(Path(scratch, str(index)), value) for index, value in enumerate(documents)]
         theirs = shell(START, b"", scratch, *folders)
         ours = [said_by_start(folder) for folder in folders]

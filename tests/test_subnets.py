@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import docker, plan, subnets
+from claude_bottle.lib import plan, subnets
 from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
 
@@ -70,9 +70,10 @@ def test_what_the_host_reaches_is_passed_over(tmp_path: Path, monkeypatch: pytes
 def test_a_plan_holds_what_the_host_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "route").write_text(ROUTES)
     monkeypatch.setattr(subnets, "_ROUTES", tmp_path / "route")
-    monkeypatch.setattr(docker, "docker_pick_container_name", lambda engine, base, pinned: base)
     run = Run(tmp_path / "run")
-    planned = plan.make_plan(engine_find(run.env), plan.Request("a"), run.env, str(run.cwd))
+    engine, request = engine_find(run.env), plan.Request("a")
+    name = plan.look_for_name(engine, request, run.env)
+    planned = plan.make_plan(engine, name, request, run.env, str(run.cwd))
     assert planned.host_routes == (IPv4Network("10.213.0.0/18"),)
 
 

@@ -318,6 +318,10 @@ class Begun(Generic[T]):
             ended = self._crew.turn()
         return ended[0][1].get()
 
+    def leave(self) -> None:
+        """Let it end as soon as it can, if it has not: nobody wants it any more."""
+        self._crew.leave([""])
+
 
 def perform(work: Work[T]) -> T:
     """Do one piece of work; return what it comes to, or raise what it raises.
