@@ -31,7 +31,13 @@ def some_figures() -> Figures:
             found.add(side, {"session": value, "up 15": value})
     found.add(PORT, {"memory 50": 1 << 30})
     found.calls = {SHELL: ["info"] * 24, PORT: ["info", "network create"]}
+    found.profile = [("info", -0.25, -0.125), ("network create internal", 0.5, 1.0)]
     return found
+
+
+def test_the_page_tells_when_each_call_began_and_ended() -> None:
+    assert page.profile(some_figures()).endswith("| info | -250 | -125 |\n| network create internal | 500 | 1000 |\n")
+    assert page.profile(Figures("20.10", "28", "side:car", 2)) == ""
 
 
 def test_a_spread_has_the_quartiles_among_the_runs() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "bench"
 SHELL, PORT, FLOOR = "shell", "port", "floor"
 
+Timed = tuple[str, float, float]  # a call, its begin and its end, in seconds since the answer to the question
 Runs = dict[str, list[float]]  # what came out of each run, by side, in the order of the runs
 
 
@@ -25,6 +26,7 @@ class Figures:
         cores: of the machine.
         rows: what was measured, by the row's name; a pair has the same place in each side's list.
         calls: docker calls of a plain start and teardown, by side.
+        profile: when those of one start of the port's began and ended.
     """
 
     server: str
@@ -33,6 +35,7 @@ class Figures:
     cores: int
     rows: dict[str, Runs] = field(default_factory=dict)
     calls: dict[str, list[str]] = field(default_factory=dict)
+    profile: list[Timed] = field(default_factory=list)
 
     def add(self, side: str, values: dict[str, float]) -> None:
         """Take in one run."""
@@ -52,7 +55,8 @@ def path(server: str) -> Path:
 
 def load(source: Path) -> Figures:
     """Read what was kept."""
-    return Figures(**json.loads(source.read_text()))
+    found = Figures(**json.loads(source.read_text()))
+    return replace(found, profile=[(what, began, ended) for what, began, ended in found.profile])
 
 
 def load_all() -> list[Figures]:
@@ -65,8 +69,9 @@ def keep(new: Figures) -> None:
     target = path(new.server)
     if target.exists():
         old = load(target)
-        if replace(old, rows={}, calls={}) == replace(new, rows={}, calls={}):
-            new = replace(new, rows={**old.rows, **new.rows}, calls={**old.calls, **new.calls})
+        if replace(old, rows={}, calls={}, profile=[]) == replace(new, rows={}, calls={}, profile=[]):
+            rows, calls = {**old.rows, **new.rows}, {**old.calls, **new.calls}
+            new = replace(new, rows=rows, calls=calls, profile=new.profile or old.profile)
     target.parent.mkdir(exist_ok=True)
     # Each list in one line, so that a change of one row is a change of a few.
     text = re.sub(r"\[[^][]*\]", lambda found: " ".join(found[0].split()), json.dumps(asdict(new), indent=1))

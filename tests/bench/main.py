@@ -22,7 +22,7 @@ from tests.engine.conftest import docker
 from tests.engine.inventory import Sharing
 from tests.sidecar import SIDECAR
 
-ROWS = "0abcden"
+ROWS = "0abcdenp"
 START_ROWS = {"0": "question", "a": "session", "b": "end"}
 SHELLS_MOST = 15  # bottles that an engine as it comes has networks for
 
@@ -87,6 +87,8 @@ def jobs(found: Figures, place: Sides, args: argparse.Namespace) -> Iterator[Cal
         yield lambda: again(args.rounds, LAUNCHERS, partial(runs.cleanup, place), "cleanup")
     if "n" in args.rows:
         yield partial(count_calls, found, place)
+    if "p" in args.rows:
+        yield partial(time_calls, found, place)
 
 
 def measure(found: Figures, place: Sides, args: argparse.Namespace) -> bool:
@@ -118,6 +120,11 @@ def count_calls(found: Figures, place: Sides) -> None:
     for side in LAUNCHERS:
         with tempfile.TemporaryDirectory() as folder:
             found.calls[side] = runs.calls(place, side, Path(folder))
+
+
+def time_calls(found: Figures, place: Sides) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found.profile = runs.profile(place, Path(folder))
 
 
 @contextmanager
@@ -155,7 +162,7 @@ def main(words: Sequence[str]) -> int:
     except (Failed, KeyboardInterrupt) as problem:
         say(str(problem) or "interrupted")
         return 1
-    print(page.table(found), end="")
+    print(page.table(found), page.profile(found), sep="", end="")
     if args.write:
         figures.keep(found)
         page.write()

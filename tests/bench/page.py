@@ -30,6 +30,7 @@ launcher around it (`tests/bench/floor.sh`): the distance to it is what a launch
 | d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
 | e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
 | n | docker calls, counted in a run of its own | once |
+| p | when each of them begins and ends, in a run of its own, which the looking at makes a little longer | once |
 
 The shell launcher has room for fifteen bottles on an engine as it comes, so beyond that there is none of it. Memory is
 that of the launchers and their reapers, what they share counted once, with the docker clients apart. The most memory
@@ -103,8 +104,18 @@ def page(every: Sequence[Figures]) -> str:
         parts.append(
             f"\n## Engine {found.server}\n\nClient {found.client}, {found.cores} cores, {len(runs)} pairs.\n\n"
         )
-        parts.append(table(found))
+        parts += [table(found), profile(found)]
     return "".join(parts)
+
+
+def profile(found: Figures) -> str:
+    """Return when each docker call of one start began and ended, as a table; nothing where that was not looked at."""
+    if not found.profile:
+        return ""
+    lines = ["", "One start and teardown of the port, milliseconds from the `y`:", ""]
+    lines += ["| call | from | to |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {began * 1000:.0f} | {ended * 1000:.0f} |" for what, began, ended in found.profile]
+    return "\n".join(lines) + "\n"
 
 
 COLOURS = {SHELL: "#9a9a9a", PORT: "#2f6fb5", FLOOR: "#d9a441"}

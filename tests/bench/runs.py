@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.bench import launch, memory
-from tests.bench.figures import FLOOR
+from tests.bench.figures import FLOOR, PORT, Timed
 from tests.bench.launch import GONE, QUESTION, SESSION, Failed, Launch
 from tests.bench.sides import RUN, Sides, agent, image
 from tests.engine.conftest import docker
@@ -25,6 +25,24 @@ case $1 in
     *) echo "$1" ;;
 esac >>{log}
 exec {docker} "$@"
+"""
+
+# Notes when a call begins and ends. Not by exec: the end is this script's to note, and Ctrl-C is the client's.
+TIMING = """#!/bin/bash
+what=$1
+case $1 in network) what="$1 $2" ;; esac
+for word; do
+    case $word in
+        claude-bottle.role=*) what="$what ${{word#*=}}" ;;
+        -ai) what="$what sidecar" ;;
+        --prepare) what="$what prepare" ;;
+    esac
+done
+echo "$$ $EPOCHREALTIME $what" >>{log}
+{docker} "$@"
+status=$?
+echo "$$ $EPOCHREALTIME" >>{log}
+exit $status
 """
 
 Values = dict[str, float]
@@ -161,12 +179,39 @@ def calls(sides: Sides, side: str, folder: Path) -> list[str]:
         side: which.
         folder: an empty one.
     """
+    _, lines = _noted(sides, side, folder, COUNTING)
+    return lines
+
+
+def profile(sides: Sides, folder: Path) -> list[Timed]:
+    """Return when each docker call of a start and a teardown of the port's began and ended.
+
+    Args:
+        sides: of the bench.
+        folder: an empty one.
+    """
+    one, lines = _noted(sides, PORT, folder, TIMING)
+    answered = time.time() - (time.monotonic() - one.came[QUESTION])
+    began: dict[str, tuple[str, float]] = {}
+    found: list[Timed] = []
+    for line in lines:
+        pid, moment, *what = line.split(" ")
+        at = float(moment) - answered
+        if what:
+            began[pid] = (" ".join(what), at)
+        else:
+            found.append((began[pid][0], round(began[pid][1], 3), round(at, 3)))
+    return sorted(found, key=lambda call: call[1])
+
+
+def _noted(sides: Sides, side: str, folder: Path, script: str) -> tuple[Launch, list[str]]:
+    """Boot one bottle, with a script before docker that notes each call; return the lines of its notes."""
     log, client = folder / "log", folder / "docker"
-    client.write_text(COUNTING.format(log=log, docker=shutil.which("docker")))
+    client.write_text(script.format(log=log, docker=shutil.which("docker")))
     client.chmod(0o755)
     env = sides.env(side)
     env["PATH"] = f"{folder}:{env['PATH']}"
-    with launch.closing([Launch(sides.start(side, 1), sides.desk.cwd, env)]) as launches:
-        launch.until(launches, SESSION)
-        end(launches)
-    return log.read_text().splitlines()
+    with launch.closing([Launch(sides.start(side, 1), sides.desk.cwd, env)]) as (one,):
+        launch.until([one], SESSION)
+        end([one])
+    return one, log.read_text().splitlines()
