@@ -108,6 +108,20 @@ def start(
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 
+@commands.command("verify", cls=ShellCommand, usage="verify <agent>")
+@click.argument("agent")
+@click.pass_context
+def verify(ctx: click.Context, agent: str) -> int:
+    """Boot a bottle without a session, and look at its seals."""
+    from claude_bottle.lib.engine import Asking
+
+    cwd = logical_cwd()
+    asking = Asking(os.environ)
+    from claude_bottle.lib.verify import verify as run_verify
+
+    return run_verify(asking, agent, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
 def logical_cwd() -> str:
     """Return the caller's working directory with symlinks kept, as ``$PWD`` in the shell.
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "init": "interactively create a new agent and add it to claude-bottle.json",
     "list": "list available agents or active containers",
     "start": "boot a container for a named agent and attach an interactive session",
+    "verify": "boot an agent's container without a session and look at its seals",
 }
 
 

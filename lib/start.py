@@ -12,7 +12,7 @@ from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
-from claude_bottle.lib.teardown.journal import new_launch
+from claude_bottle.lib.teardown.journal import Journal, new_launch
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
@@ -31,14 +31,28 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
     Raises:
         BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
-    engine, planned = _plan(asking, request, cwd)
+    engine, planned = plan_for(asking, request, cwd)
+    return with_teardown(engine, lambda journal: _launch(engine, planned, journal), report)
+
+
+def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callable[[BaseException], int]) -> int:
+    """Do what makes things on the engine, and remove all of them, whatever happens.
+
+    Args:
+        engine: that they are made on.
+        work: notes each in the journal before it is made, and returns a status.
+        report: see ``start``.
+
+    Returns:
+        See ``start``.
+    """
     run.load()
     reaper = Reaper(engine, new_launch())
     run.watch(reaper)
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
     try:
-        status = _launch(engine, planned, reaper)
+        status = work(reaper.journal)
     except Exception as problem:
         status = report(problem)
     finally:
@@ -56,7 +70,12 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
     return status if number is None else 128 + number
 
 
-def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
+def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
+    """Return the engine that has answered, and what is to be done on it.
+
+    Raises:
+        BottleError: no engine answers, or the plan is at fault.
+    """
     name = plan.look_for_name(asking.found, request, os.environ)
     try:
         engine = asking.get()
@@ -65,8 +84,8 @@ def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan
         name.leave()
 
 
-def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
-    shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
+def _launch(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
+    shown = stage.stage_create(journal, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
         log.log_warn(warning)
@@ -80,8 +99,9 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
     gc.enable()  # a session may be long
-    launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
+    launch = Launch(engine, planned, journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
+    made["proof"].require()
     agent = made["agent"]
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
 
