@@ -40,7 +40,8 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
         network: id of the internal network.
         tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{IMAGE_LABEL}={tag}"]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", *plan.confinement]
+    words += ["--label", f"{IMAGE_LABEL}={tag}"]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words

@@ -17,6 +17,7 @@ DEFAULT_SUBNET_POOL = "10.213.0.0/16"
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
 SUBNET_POOL_VARIABLE = "CLAUDE_BOTTLE_SUBNET_POOL"
+RUNTIME_VARIABLE = "CLAUDE_BOTTLE_RUNTIME"
 TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
 
 
@@ -33,6 +34,7 @@ class Settings:
     pipelock_image: str
     pipelock_port: str
     subnet_pool: str
+    runtime: str
     bottle_home: str
     bottle_skills_dir: str
     has_token: bool
@@ -58,6 +60,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pipelock_image=get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", DEFAULT_PIPELOCK_IMAGE),
         pipelock_port=get("CLAUDE_BOTTLE_PIPELOCK_PORT", DEFAULT_PIPELOCK_PORT),
         subnet_pool=get(SUBNET_POOL_VARIABLE, DEFAULT_SUBNET_POOL),
+        runtime=get(RUNTIME_VARIABLE),
         bottle_home=home,
         bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
         has_token=bool(get(TOKEN_VARIABLE)),

@@ -6,8 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
-from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
-from claude_bottle.lib.engine import Engine
+from claude_bottle.lib import (
+    docker,
+    env,
+    env_resolve,
+    limits,
+    log,
+    manifest,
+    pipelock,
+    pipelock_hosts,
+    skills,
+    slug,
+    ssh,
+)
+from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
@@ -61,6 +73,7 @@ class Plan(Grants):
     warnings: tuple[str, ...]
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
+    confinement: tuple[str, ...]
 
     @property
     def dry_run(self) -> bool:
@@ -131,7 +144,7 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     routes = host_routes(engine)
     pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)
-    draft = _Draft(request, settings, environ, cwd, found)
+    draft = _Draft(request, settings, environ, cwd, found, engine.facts)
     draft.check(name)
     return draft.plan(pool, routes)
 
@@ -145,6 +158,7 @@ class _Draft:
     environ: Mapping[str, str]
     cwd: str
     found: manifest.Manifest
+    facts: Facts
     gathered: Gathered = field(default_factory=Gathered)
     slug: str = ""
     container: str = ""
@@ -196,17 +210,22 @@ class _Draft:
         with self.gathered:
             pipelock_hosts.pipelock_check_allowlist(found, bottle)
         with self.gathered:
+            limits.limits_check(found, bottle)
+            limits.limits_check_engine(manifest.manifest_bottle(found, bottle), self.settings.runtime, self.facts)
+        with self.gathered:
             env_resolve.env_check(found, bottle)
         with self.gathered:
             environ = None if is_dry_run(self.request, self.settings) else self.environ
             env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
 
     def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
+        bottle = manifest.manifest_bottle(self.found, self.bottle)
         return Plan.of(
             self.found,
             self.agent,
             self.ssh,
             self.settings.has_token,
+            self.settings.runtime,
             request=self.request,
             settings=self.settings,
             cwd=self.cwd,
@@ -218,6 +237,7 @@ class _Draft:
             warnings=tuple(self._warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
+            confinement=tuple(limits.limits_options(bottle, self.settings.runtime, self.facts)),
         )
 
     def _warnings(self) -> Iterator[str]:
@@ -226,6 +246,7 @@ class _Draft:
         entries = env_resolve.env_entries(self.found, self.bottle)
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
+        yield from limits.limits_warnings(manifest.manifest_bottle(self.found, self.bottle), self.facts)
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
 
