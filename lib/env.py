@@ -17,6 +17,7 @@ DEFAULT_SUBNET_POOL = "10.213.0.0/16"
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
 SUBNET_POOL_VARIABLE = "CLAUDE_BOTTLE_SUBNET_POOL"
+APPROVED_VARIABLE = "CLAUDE_BOTTLE_APPROVED"
 TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
 
 
@@ -35,6 +36,7 @@ class Settings:
     subnet_pool: str
     bottle_home: str
     bottle_skills_dir: str
+    approved: str
     has_token: bool
     dry_run: bool
     host_home: str
@@ -60,6 +62,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         subnet_pool=get(SUBNET_POOL_VARIABLE, DEFAULT_SUBNET_POOL),
         bottle_home=home,
         bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
+        approved=get(APPROVED_VARIABLE),
         has_token=bool(get(TOKEN_VARIABLE)),
         dry_run=get("CLAUDE_BOTTLE_DRY_RUN") == "1",
         host_home=get("HOME"),

@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
-from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
+from claude_bottle.lib import (
+    approved,
+    docker,
+    env,
+    env_resolve,
+    log,
+    manifest,
+    pipelock,
+    pipelock_hosts,
+    skills,
+    slug,
+    ssh,
+)
+from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
@@ -60,6 +73,7 @@ class Plan(Grants):
     warnings: tuple[str, ...]
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
+    approval: Approval
 
     @property
     def dry_run(self) -> bool:
@@ -132,6 +146,7 @@ class _Draft:
     container: str = ""
     ssh: tuple[SshEntry, ...] = ()
     workspace: project.Project | None = None
+    approval: Approval = field(default_factory=Approval)
 
     @property
     def agent(self) -> str:
@@ -155,6 +170,7 @@ class _Draft:
         if not self.found.checks.problems("agents", self.agent, "bottle"):
             self._check_bottle()
         self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
+        self._check_approval()
 
     def _check_agent(self, engine: Engine) -> None:
         with self.gathered:
@@ -184,6 +200,18 @@ class _Draft:
             environ = None if is_dry_run(self.request, self.settings) else self.environ
             env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
 
+    def _check_approval(self) -> None:
+        entries = added(self.found, [self.agent])
+        asked = Approval(entries, approved.recall(self.environ, self.cwd)) if entries else self.approval
+        given = self.settings.approved
+        if asked.pending and (self.request.yes or given):
+            digest = folder_digest(added(self.found, self.found.agents))
+            if given == digest:
+                return
+            if not is_dry_run(self.request, self.settings):
+                raise unapproved(asked, given, digest)
+        self.approval = asked
+
     def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
         return Plan.of(
             self.found,
@@ -201,6 +229,7 @@ class _Draft:
             warnings=tuple(self._warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
+            approval=self.approval,
         )
 
     def _warnings(self) -> Iterator[str]:
@@ -259,6 +288,7 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    plan.approval.say()
     log.line()
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
+from claude_bottle.lib import approved, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -69,10 +70,20 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
+        _remember(planned)
     launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent = made["agent"]
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
+
+
+def _remember(planned: plan.Plan) -> None:
+    """Remember what the user has just agreed to; the start does not depend on it."""
+    if planned.approval.pending:
+        try:
+            approved.remember(os.environ, planned.cwd, planned.approval.digests)
+        except BottleError as problem:
+            log.log_warn(problem.message)
 
 
 def _ask(name: str, question: str) -> str:
