@@ -14,7 +14,7 @@ from typing import Any
 from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import wait
-from claude_bottle.lib.host.state import state_folder, state_write
+from claude_bottle.lib.host.state import state_folder, state_make, state_write
 from claude_bottle.lib.schema.manifest_words import FILE_NAME
 
 STORE = "approved.json"
@@ -57,7 +57,7 @@ def remember(environ: Mapping[str, str], cwd: str, digests: Mapping[str, str]) -
     if folder is None:
         raise BottleError("the approval cannot be remembered", ["HOME is no whole path"])
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_make(folder)
         with _locked(folder):
             _write(folder / STORE, _key(cwd), digests)
     except OSError as problem:
