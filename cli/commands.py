@@ -19,6 +19,15 @@ def commands() -> None:
     """Boots Claude Code agents in isolated containers."""
 
 
+@commands.command("approve", cls=ShellCommand, usage="approve [--yes]")
+@click.option("--yes", "-y", "yes", is_flag=True)
+def approve(yes: bool) -> int:
+    """Approve what the folder's manifest adds."""
+    from claude_bottle.lib.approve_command import approve as run_approve
+
+    return run_approve(os.environ, logical_cwd(), yes)
+
+
 @commands.command("build", cls=ShellCommand, usage="build")
 def build() -> int:
     """Build the image."""

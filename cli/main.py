@@ -14,6 +14,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.host import process
 
 COMMANDS = {
+    "approve": "approve what this folder's claude-bottle.json adds to your own",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "edit": "open an agent in vim for editing",

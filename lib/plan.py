@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from claude_bottle.lib import (
+    approved,
     docker,
     env,
     env_resolve,
@@ -19,6 +20,7 @@ from claude_bottle.lib import (
     slug,
     ssh,
 )
+from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
@@ -74,6 +76,7 @@ class Plan(Grants):
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
     confinement: tuple[str, ...]
+    approval: Approval
 
     @property
     def dry_run(self) -> bool:
@@ -164,6 +167,7 @@ class _Draft:
     container: str = ""
     ssh: tuple[SshEntry, ...] = ()
     workspace: project.Project | None = None
+    approval: Approval = field(default_factory=Approval)
 
     @property
     def agent(self) -> str:
@@ -187,6 +191,7 @@ class _Draft:
         if not self.found.checks.problems("agents", self.agent, "bottle"):
             self._check_bottle()
         self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
+        self._check_approval()
 
     def _check_agent(self, name: Begun[str]) -> None:
         with self.gathered:
@@ -218,6 +223,18 @@ class _Draft:
             environ = None if is_dry_run(self.request, self.settings) else self.environ
             env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
 
+    def _check_approval(self) -> None:
+        entries = added(self.found, [self.agent])
+        asked = Approval(entries, approved.recall(self.environ, self.cwd)) if entries else self.approval
+        given = self.settings.approved
+        if asked.pending and (self.request.yes or given):
+            digest = folder_digest(added(self.found, self.found.agents))
+            if given == digest:
+                return
+            if not is_dry_run(self.request, self.settings):
+                raise unapproved(asked, given, digest)
+        self.approval = asked
+
     def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
         bottle = manifest.manifest_bottle(self.found, self.bottle)
         return Plan.of(
@@ -238,6 +255,7 @@ class _Draft:
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
             confinement=tuple(limits.limits_options(bottle, self.settings.runtime, self.facts)),
+            approval=self.approval,
         )
 
     def _warnings(self) -> Iterator[str]:
@@ -297,6 +315,7 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    plan.approval.say()
     log.line()
 
 

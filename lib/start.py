@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
+from claude_bottle.lib import approved, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -98,12 +99,22 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
+        _remember(planned)
     gc.enable()  # a session may be long
     launch = Launch(engine, planned, journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     made["proof"].require()
     agent = made["agent"]
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
+
+
+def _remember(planned: plan.Plan) -> None:
+    """Remember what the user has just agreed to; the start does not depend on it."""
+    if planned.approval.pending:
+        try:
+            approved.remember(os.environ, planned.cwd, planned.approval.digests)
+        except BottleError as problem:
+            log.log_warn(problem.message)
 
 
 def _ask(name: str, question: str) -> str:

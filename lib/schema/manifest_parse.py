@@ -1,7 +1,7 @@
 """A manifest as typed values, each with the file and the JSON path that it comes from.
 
-This module and ``manifest_check`` alone walk the JSON. A value that is missing or of a wrong type is empty or left out
-here; what is wrong with it is the other module's.
+This module, ``manifest_check`` and ``approval`` alone walk the JSON. A value that is missing or of a wrong type is
+empty or left out here; what is wrong with it is the first other's.
 """
 
 from __future__ import annotations
@@ -194,10 +194,17 @@ def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) 
 def _env(place: Place, env: dict[str, Any], sources: Sources) -> Iterator[EnvEntry]:
     for name, value in env.items():
         if isinstance(value, str):
-            yield _env_entry(name, value, sources.where((*place, name)))
+            yield env_entry(name, value, sources.where((*place, name)))
 
 
-def _env_entry(name: str, value: str, at: str) -> EnvEntry:
+def env_entry(name: str, value: str, at: str = "") -> EnvEntry:
+    """Return what a variable's text asks for.
+
+    Args:
+        name: of the variable.
+        value: its text.
+        at: its file and JSON path.
+    """
     if value.startswith("?"):
         return EnvEntry(name, "secret", value[1:], at)
     host = _HOST_VARIABLE.fullmatch(value)
