@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pexpect
 import pytest
 
 from fixtures.scenery import ANSWER, Scenery
@@ -206,9 +207,8 @@ def test_nor_does_a_session_on_a_terminal_with_all_of_it(project: Hostile, scene
     project.write(".claude/imported.md", "The imported word is gnu.\n")
     child = scene.terminal("start", "-y", "--cwd", AGENT)
     child.expect("external", timeout=90)  # may the project's CLAUDE.md import what lies outside?
-    child.expect("confirm")
-    child.send("\r")  # no, which is what it stands on
-    child.expect("bypass permissions", timeout=90)
+    # No, which is what it stands on, as soon as it takes keys.
+    until(lambda: child.send("\r") and not child.expect(["bypass permissions", pexpect.TIMEOUT], timeout=1))
     until(lambda: {"SessionStart", "statusLine", "mcp"} <= set(project.ran()))
     child.send("okapi")
     child.expect("okapi")
