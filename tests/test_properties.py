@@ -275,9 +275,13 @@ def free_name() -> Work[str]:
     yield
 
 
+def planned(folder: str) -> plan.Plan:
+    return plan.make_plan(NO_ENGINE, Begun(free_name()), plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+
+
 def said_by_start(folder: str) -> str:
     try:
-        plan.make_plan(NO_ENGINE, Begun(free_name()), plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+        planned(folder)
     except BottleError as problem:
         return f"claude-bottle: error: {problem.message}\n"
     return ""
