@@ -274,6 +274,7 @@ sub ports {
     my $packed = inet_aton($host);
     my @others = grep { $_ != $port } 1 .. 65535;
     while (my @some = splice @others, 0, 400) {
+        print "\n"; # a sign of life: all of them take a while
         for my $talk (map { connect_to($packed, 'tcp', $_) } @some) {
             return ('broken', "$talk->{what} was accepted") if sign_of($talk) eq 'was accepted';
         }
@@ -292,6 +293,7 @@ sub ipv6_literal {
 sub numeric {
     my @spelt = qw(127.0.0.1 2130706433 0x7f000001 0177.0.0.1 127.1 [::1] [::ffff:127.0.0.1] [::ffff:7f00:1]);
     for my $spelling (@spelt, qw(169.254.169.254 2852039166 0xa9fea9fe [::ffff:169.254.169.254])) {
+        print "\n";
         my ($status, $said) = tunnel_to("$spelling:80");
         return ('broken', "the sidecar answered CONNECT $spelling:80 with status $status")
             if defined $status && $status != 403 && $status != 400;
