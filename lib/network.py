@@ -86,22 +86,30 @@ def _network_create(
     words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        made = yield from _on_a_free_subnet(engine, journal, role, name, words, list(subnets(pool, name, taken)))
+        order, common = list(subnets(pool, name, taken)), next(subnets(pool, name, ()))
+        made = yield from _on_a_free_subnet(engine, journal, role, name, words, order, common)
         if made:
             return made
     raise BottleError(f"no free network name for '{base}'")
 
 
 def _on_a_free_subnet(
-    engine: Engine, journal: Journal, role: str, name: str, words: list[str], order: list[IPv4Network]
+    engine: Engine,
+    journal: Journal,
+    role: str,
+    name: str,
+    words: list[str],
+    order: list[IPv4Network],
+    common: IPv4Network,
 ) -> Work[Network | None]:
     """Make the network; it comes to None where its name is taken: the create call is the arbiter of both.
 
-    Of two creates of one name and moment an engine may refuse neither, but it gives their common subnet to one only.
+    Of two creates of one name and moment an engine may refuse neither, but it gives their common subnet to one only:
+    the name's first. Two launchers may see different routes, and so begin with different ones.
     """
     for subnet in order:
         made = yield from docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
-        if made.ok and (subnet == order[0] or (yield from _is_alone(engine, name, made.text.strip()))):
+        if made.ok and (subnet == common or (yield from _is_alone(engine, name, made.text.strip()))):
             log.log_info(f"creating network {name}")
             return Network(made.text.strip(), name, subnet)
         if made.ok or any(taken in made.failure for taken in TAKEN):

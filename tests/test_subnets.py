@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from ipaddress import IPv4Network
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import plan, subnets
+from claude_bottle.lib import network, plan, subnets
 from claude_bottle.lib.engine import engine_find
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.host import calls
+from claude_bottle.lib.teardown.inventory import Owner
+from claude_bottle.lib.teardown.journal import Journal
 
 from tests.sweep import POOL, Run
 
@@ -97,6 +101,17 @@ def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> N
     assert child.returncode == 0, err
     assert "creating network claude-bottle-net-a-3\n" in err and "net-a-2" not in err
     assert [net["id"] for net in run.fake.networks() if net["name"] == "claude-bottle-net-a-2"] == [theirs]
+
+
+def test_two_starts_that_see_different_routes_do_not_share_a_name(tmp_path: Path) -> None:
+    run = Run(tmp_path, same_names=True)
+    name = "claude-bottle-net-b"
+    first, second = islice(subnets.subnets(POOL, name, ()), 2)
+    create = [run.fake.bin / "docker", "network", "create", "--subnet", str(first), name]
+    subprocess.run(create, check=True, capture_output=True, timeout=30)
+    work = network.network_create_internal(engine_find(run.env), Journal(Owner("one")), "b", POOL, (first,))
+    assert calls.perform(work).name == f"{name}-2"
+    assert [net["subnet"] for net in run.fake.networks() if net["name"] == name] == [str(first)] != [str(second)]
 
 
 def test_a_network_of_somebody_elses_on_the_subnet_costs_the_next_one(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
 
-# Nothing of the repository's own may run for this.
-_GIT_VARIABLES = ("GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
+# Nothing of the repository's own may run for this, not even to fetch what it says that it lacks.
+_GIT_VARIABLES = ("GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_ALLOW_PROTOCOL=none")
 _GIT = (
     "/usr/bin/git",
     "-c",

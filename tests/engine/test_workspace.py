@@ -84,6 +84,37 @@ def test_git_in_the_bottle_sees_what_git_on_the_host_sees(desk: Desk) -> None:
     end(child)
 
 
+def test_a_repository_that_says_it_lacks_something_runs_nothing_in_the_bottle(desk: Desk) -> None:
+    for name in ("left-out.md", "there/file", "lacking/deep/file"):
+        (desk.cwd / name).parent.mkdir(parents=True, exist_ok=True)
+        (desk.cwd / name).write_text(name)
+    (desk.cwd / ".dockerignore").write_text("left-out.md\n")
+    spy = desk.cwd / "spy"
+    spy.write_text("#!/bin/sh\ntouch /tmp/ran\n")
+    spy.chmod(0o755)
+    for words in ("init -q", "add .", "commit -qm x", "sparse-checkout init --cone --sparse-index"):
+        git(desk.cwd, *words.split())
+    git(desk.cwd, "sparse-checkout", "set", "there")
+    lacking = git(desk.cwd, "rev-parse", "HEAD:lacking").strip()
+    (desk.cwd / ".git" / "objects" / lacking[:2] / lacking[2:]).unlink()
+    (desk.cwd / ".git" / "config.worktree").unlink()
+    (desk.cwd / ".git" / "config").write_text(f"""[core]
+repositoryformatversion = 1
+[extensions]
+partialClone = origin
+[remote "origin"]
+promisor = true
+url = ext::{WORKSPACE}/spy
+[protocol "ext"]
+allow = always
+""")
+    child = desk.terminal("start", "-y", "--cwd", AGENT)
+    child.expect_exact("left out       : 1 tracked files, by .dockerignore")
+    child.expect_exact("attaching to claude-bottle-")
+    assert "spy" in in_bottle("ls") and "ran" not in in_bottle("ls", "/tmp")
+    end(child)
+
+
 def test_a_project_of_every_kind_of_file_arrives_as_it_is(desk: Desk) -> None:
     os.mkfifo(desk.cwd / "pipe")
     (desk.cwd / "data").write_bytes(os.urandom(3_000_000))
