@@ -66,7 +66,7 @@ def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan
 
 
 def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
-    shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
+    shown = stage.stage_create(reaper.journal, planned.slug, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
         log.log_warn(warning)
