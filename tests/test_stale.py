@@ -202,8 +202,8 @@ def test_a_look_that_fails_is_a_warning(scene: Scene, call: str) -> None:
 
 
 def test_what_cannot_be_removed_is_a_warning_and_the_start_goes_on(scene: Scene) -> None:
-    for number in range(1, sweep.TRIES + 1):
-        scene.fake.fault(f"* rm#{number}: busy")
+    for _ in range(sweep.TRIES):  # each counts the calls that the one before lets through
+        scene.fake.fault("* rm#1: busy")
     status, err = scene.start()
     for name in ROLES.values():
         assert f"warning: could not remove container '{name}': busy" in err
