@@ -10,6 +10,7 @@ from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
+CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
 START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]"
 
@@ -37,12 +38,18 @@ def build() -> int:
     return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
 
 
-@commands.command("cleanup", cls=ShellCommand, usage="cleanup")
-def cleanup() -> int:
-    """Remove every bottle."""
-    from claude_bottle.lib.cleanup_command import cleanup as run_cleanup
+@commands.command("cleanup", cls=ShellCommand, usage=CLEANUP_USAGE)
+@click.option("--stale", "stale", is_flag=True)
+@click.option("--yes", "-y", "yes", is_flag=True)
+def cleanup(stale: bool, yes: bool) -> int:
+    """Remove every bottle, or what killed launches have left."""
+    from claude_bottle.lib import cleanup_command
 
-    return run_cleanup()
+    if stale:
+        return cleanup_command.cleanup_stale(yes)
+    if yes:
+        raise UsageError("--yes goes with --stale only", CLEANUP_USAGE)
+    return cleanup_command.cleanup()
 
 
 @commands.command("edit", cls=ShellCommand, usage="edit <agent>")

@@ -9,8 +9,9 @@ from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import perform
-from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item
+from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item, LookFailed
+from claude_bottle.lib.teardown.owner import dead_launches
 
 
 def cleanup() -> int:
@@ -26,13 +27,43 @@ def cleanup() -> int:
     if not containers and not networks:
         log.log_info("nothing to clean up")
         return 0
+    dead = dead_launches(item.owner for item in (*containers, *networks))
     for item in (*containers, *networks):
-        log.line(f"  {item.kind} {item.name}")
+        log.line(f"  {item.kind} {item.name}{' (stale)' * (item.owner.launch in dead)}")
     terminal.confirm("remove all of the above?")
     _remove(engine, "docker rm", containers)
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(containers)} containers and {len(networks)} networks")
     return 0
+
+
+def cleanup_stale(yes: bool) -> int:
+    """List what launches that are provably dead have left, ask, and remove it.
+
+    Args:
+        yes: do not ask.
+
+    Returns:
+        1 if something could not be removed.
+
+    Raises:
+        BottleError: docker failed, or there is no terminal to ask on.
+        Declined: the user said no.
+    """
+    engine = docker_require(os.environ)
+    try:
+        items = perform(sweep.find_stale(engine, os.environ.get("TMPDIR", "")))
+    except LookFailed as failure:
+        inventory.tell(failure)
+        raise
+    if not items:
+        log.log_info("nothing to clean up")
+        return 0
+    for item in items:
+        log.line(f"  {item.kind} {item.name}")
+    if not yes:
+        terminal.confirm("remove all of the above?")
+    return int(bool(perform(sweep.remove(engine, items))))
 
 
 def _remove(engine: Engine, what: str, items: list[Item]) -> None:

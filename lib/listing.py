@@ -28,12 +28,15 @@ def list_agents(cwd: str, home: str) -> int:
 def list_active() -> int:
     """Print each running bottle with its image and status, sorted by name (shell: list_active).
 
+    What a launch that is provably dead has left is marked as stale.
+
     Raises:
         BottleError: docker gave no answer.
     """
     from claude_bottle.lib.engine import docker_require
     from claude_bottle.lib.pipelock import pipelock_container_name
     from claude_bottle.lib.teardown import inventory
+    from claude_bottle.lib.teardown.owner import dead_launches
 
     def is_sidecar(item: inventory.Item) -> bool:
         """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
@@ -43,5 +46,7 @@ def list_active() -> int:
     active = [item for item in running if not is_sidecar(item)]
     if not active:
         log.log_info("no active containers")
-    log.data(*((item.name, item.image or item.shown_image, item.status) for item in active))
+    dead = dead_launches(item.owner for item in active)
+    status = {item.identity: f"{item.status}{' (stale)' * (item.owner.launch in dead)}" for item in active}
+    log.data(*((item.name, item.image or item.shown_image, status[item.identity]) for item in active))
     return 0

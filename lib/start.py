@@ -86,7 +86,7 @@ def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, p
 
 
 def _launch(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
-    shown = stage.stage_create(journal, os.environ.get("TMPDIR", ""))
+    shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
         log.log_warn(warning)

@@ -24,7 +24,7 @@ from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.seals import AT_START, Proof, SelfTest
 from claude_bottle.lib.subnets import agent_address
-from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.journal import Journal
 
 
@@ -155,6 +155,11 @@ def prepare(
     return session.prepare(engine, agent.identity, launch.values, host, port, test, watch)
 
 
+def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
+    """Remove what killed launches have left; after the sidecar is made, since the beginning wants the processor."""
+    return sweep.sweep(launch.engine, str(launch.stage.parent))
+
+
 STEPS = (  # in the order in which they are told
     Step((), "base", build, "image"),
     Step(("base",), "image", build_workspace, "derived image"),
@@ -166,4 +171,5 @@ STEPS = (  # in the order in which they are told
     Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
     Step(("agent",), "files", copy_workspace, "working directory"),
     Step(("agent", "sidecar", "watch", "internal", "egress"), "proof", prepare, "seals, and sidecar's answer"),
+    Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )

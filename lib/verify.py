@@ -41,7 +41,7 @@ def verify(asking: Asking, agent: str, cwd: str, report: Callable[[BaseException
 
 
 def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
-    shown = stage.stage_create(journal, os.environ.get("TMPDIR", ""))
+    shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     for warning in planned.warnings:
         log.log_warn(warning)
     stage.stage_write(Path(shown), planned)

@@ -201,12 +201,12 @@ def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
     assert any(name.startswith("home/node/.claude/skills/s") for name in names)
 
 
-def test_a_plain_start_makes_fifteen_calls(tmp_path: Path) -> None:
+def test_a_plain_start_makes_seventeen_calls(tmp_path: Path) -> None:
     run = plain(tmp_path, networks=[], containers=[])
     manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
     (run.home / "claude-bottle.json").write_text(json.dumps(manifest))
     assert ended(run)[0] == 0
-    assert len(run.fake.argvs()) == 15, run.fake.argvs()
+    assert len(run.fake.argvs()) == 17, run.fake.argvs()
 
 
 def test_a_bottle_made_from_an_id_is_listed_with_its_tag(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from claude_bottle.lib import docker
 from claude_bottle.lib.engine import Engine, engine_find
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import cleanup
-from claude_bottle.lib.teardown.inventory import AGENT, INTERNAL, Owner
+from claude_bottle.lib.teardown.inventory import AGENT, INTERNAL
 from claude_bottle.lib.teardown.journal import STAGE, Entry, Journal
+from claude_bottle.lib.teardown.owner import Owner
 
 
 @dataclass
@@ -36,7 +37,7 @@ def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> S
 
 def row(identity: str, name: str, role: str) -> str:
     """Return a line of docker's lists, as the inventory asks for them."""
-    return "\\t".join((identity, name, "", "", "0123", "a", role, "", "", "", "", ""))
+    return "\\t".join((identity, name, "", "", "a", role, "", "0123", "", "", "", "", "", ""))
 
 
 BOX = f"printf '{row('c1', 'box', AGENT)}\\n'"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 import click
 import pytest
 from claude_bottle.lib.host import run
-from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown import owner
 
 from tests.conftest import ROOT
 from tests.sweep import Run, gone, until, wrong_words
@@ -216,8 +215,8 @@ def test_the_labels_say_which_boot_it_is(
     (tmp_path / "status").write_text(f"{status}\n")
     run.load()
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(inventory, "_SYSCTL", str(sysctl))
-    assert inventory.owner_here("a-launch", os.getpid()).boot == boot
+    monkeypatch.setattr(owner, "_SYSCTL", str(sysctl))
+    assert owner.place_here().boot == boot
 
 
 def test_questions_and_a_session_on_a_terminal_give_it_back_as_it_was(mac: Mac) -> None:

@@ -89,7 +89,7 @@ class Teardown:
             self._empty_engine()
         remains = Remains(dict(self.left), not (self.unanswered or self.no_client))
         for entry in self.journal.folders():
-            problem = _remove_folder(entry.name)
+            problem = remove_folder(entry.name)
             if problem:
                 remains.left[entry.title] = problem
         return remains
@@ -244,8 +244,12 @@ def _turn(item: Item) -> int:
     return ROLES.index(item.role) if item.role in ROLES else len(ROLES)
 
 
-def _remove_folder(path: str) -> str:
-    """Return why a folder is still there, or an empty text."""
+def remove_folder(path: str) -> str:
+    """Remove a folder of the host's; return why it is still there, or an empty text.
+
+    Args:
+        path: of the folder.
+    """
     failure = "it is there again"
     for _ in range(TRIES):
         try:

@@ -6,17 +6,15 @@ docker says it has removed, and what a look-up by id does not find.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import Call, Work, one, perform
+from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.teardown.owner import FACTS, Owner, owner_from
 
 PREFIX = "claude-bottle."
 CONTAINER = "container"
@@ -31,31 +29,10 @@ KINDS = {AGENT: CONTAINER, SIDECAR: CONTAINER, INTERNAL: NETWORK, EGRESS: NETWOR
 ROLES = tuple(KINDS)  # in the order in which they are removed
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 
-_LABELS = ("owner", "slug", "role", "image", "host", "boot", "launcher", "reaper")
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_SYSCTL = "/usr/sbin/sysctl"
+_LABELS = ("slug", "role", "image", *FACTS)
 _NAMES = {CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}"), NETWORK: ("{{.Name}}", "", "")}
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
 _REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who made a thing.
-
-    Attributes:
-        launch: a random word that names one launch.
-        host: the name of the machine that the launcher runs on.
-        boot: the id of that machine's present boot, empty where it cannot be told.
-        launcher: pid and start time of the launcher.
-        reaper: those of its reaper.
-    """
-
-    launch: str
-    host: str = ""
-    boot: str = ""
-    launcher: str = ""
-    reaper: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,14 +44,10 @@ class Item:
     name: str
     shown_image: str
     status: str
-    owner: str
     slug: str
     role: str
     image: str
-    host: str
-    boot: str
-    launcher: str
-    reaper: str
+    owner: Owner
 
     @property
     def ours(self) -> bool:
@@ -82,62 +55,10 @@ class Item:
         return bool(self.role) or self.name.startswith(SHELL_NAMES)
 
 
-def process_mark(pid: int) -> str:
-    """Return a process's pid, and its start time where it can be told: clock ticks since the boot, a date on macOS."""
-    return f"{pid} {_start_time(pid)}".rstrip()
-
-
-def _start_time(pid: int) -> str:
-    if sys.platform == "darwin":
-        return _said("/bin/ps", "-o", "lstart=", "-p", str(pid))
-    try:
-        # The name, in brackets, may hold blanks.
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _said(program: str, *words: str) -> str:
-    """Return what a tool of macOS says, in one language and time zone; nothing where it fails, or may not run."""
-    env = {"LC_ALL": "C", "TZ": "UTC0"}
-    try:
-        answer = perform(one(Call(program, words, env, run.QUERY_SECONDS)))
-    except OSError:
-        return ""
-    return answer.text.strip() if answer.ok else ""
-
-
-def owner_here(launch: str, reaper: int) -> Owner:
-    """Return the owner of what this process makes.
-
-    Args:
-        launch: names the launch.
-        reaper: pid of the reaper.
-    """
-    return Owner(launch, os.uname().nodename, _boot(), process_mark(os.getpid()), process_mark(reaper))
-
-
-def _boot() -> str:
-    if sys.platform == "darwin":
-        return _said(_SYSCTL, "-n", "kern.bootsessionuuid")
-    try:
-        return Path(_BOOT_ID).read_text().strip()
-    except OSError:
-        return ""
-
-
 def labels(owner: Owner, slug: str, role: str) -> list[str]:
     """Return the options that say whose a thing is; it has them from its create call on."""
-    pairs = (
-        ("owner", owner.launch),
-        ("slug", slug),
-        ("role", role),
-        ("host", owner.host),
-        ("boot", owner.boot),
-        ("launcher", owner.launcher),
-        ("reaper", owner.reaper),
-    )
-    return [word for name, value in pairs if value for word in ("--label", f"{PREFIX}{name}={value}")]
+    pairs = {"slug": slug, "role": role, **owner.facts()}
+    return [word for name, value in pairs.items() if value for word in ("--label", f"{PREFIX}{name}={value}")]
 
 
 def of_launch(launch: str) -> tuple[str, str]:
@@ -172,8 +93,8 @@ def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
 
 
 def _item(kind: str, row: list[str]) -> Item:
-    identity, name, image, status, owner, slug, role, tag, host, boot, launcher, reaper = row
-    return Item(kind, identity, name, image, status, owner, slug, role, tag, host, boot, launcher, reaper)
+    identity, name, image, status, slug, role, tag, *facts = row
+    return Item(kind, identity, name, image, status, slug, role, tag, owner_from(dict(zip(FACTS, facts, strict=True))))
 
 
 class LookFailed(DockerError):
@@ -198,9 +119,14 @@ def ours(engine: Engine, kind: str, *words: str) -> list[Item]:
     try:
         return [item for item in look(engine, kind, words) if item.ours]
     except LookFailed as failure:
-        for said in failure.answer.failure.split("\n"):
-            log.line(said)
+        tell(failure)
         raise
+
+
+def tell(failure: LookFailed) -> None:
+    """Print docker's own words, as the shell does."""
+    for said in failure.answer.failure.split("\n"):
+        log.line(said)
 
 
 @dataclass(frozen=True)

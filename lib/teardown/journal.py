@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.teardown.inventory import KINDS, Owner
+from claude_bottle.lib.teardown.inventory import KINDS
+from claude_bottle.lib.teardown.owner import Owner
 
 STAGE = "stage"
 

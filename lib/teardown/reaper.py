@@ -25,8 +25,8 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.host import process, run, terminal, wait
 from claude_bottle.lib.teardown import cleanup, notes
-from claude_bottle.lib.teardown.inventory import Owner, owner_here
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.teardown.owner import Owner, owner_here
 
 LOAD_AFTER_SECONDS = 15.0
 IN_FLIGHT_SECONDS = 70.0

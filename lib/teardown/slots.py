@@ -35,6 +35,19 @@ def removal_slot(until: float, check: Callable[[], float]) -> Iterator[None]:
             os.close(fd)
 
 
+@contextmanager
+def only_sweep() -> Iterator[bool]:
+    """Say whether nobody else of this installation sweeps, and keep others from it while the block runs."""
+    fd = None
+    with suppress(OSError):
+        fd = _free_one([Path(__file__).resolve()])
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
 def _slot(until: float, check: Callable[[], float]) -> int | None:
     try:
         paths = sorted(_LIB.glob("*.py"))[:SLOTS]

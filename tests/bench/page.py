@@ -46,6 +46,8 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`.
   floor. Left are a build, two networks, two containers, a copy, two starts and two execs; what waits for nothing runs
   beside the rest, and two processors are busy with it.
 - Many at once: both processors are the engine's from the first start to the last; who asks makes little difference.
+- Docker calls: two more than the figures below say, for what killed launches have left; they are made beside the
+  sidecar's and the agent's start, and nothing waits for them but the session, where they come last.
 - `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
   of a second each; four calls side by side took as long as one.
 

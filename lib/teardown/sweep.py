@@ -1,0 +1,140 @@
+"""What launches that are provably dead have left, launcher and reaper killed together: found and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from claude_bottle.lib import log
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import reason
+from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown.cleanup import remove_folder
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
+from claude_bottle.lib.teardown.journal import STAGE
+from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from
+from claude_bottle.lib.teardown.slots import only_sweep
+
+FOLDER = "folder"
+STAGE_PREFIX = "claude-bottle-stage."
+OWNER_FILE = "owner"  # of a stage dir
+SILENT_SECONDS = 10.0  # of docker, in a start's sweep
+TRIES = 3
+_LABELLED = ("--filter", f"label={PREFIX}owner")
+_LONGEST = 4096  # bytes of an owner file
+
+
+def find_stale(engine: Engine, parent: str) -> Work[list[Item]]:
+    """Find what dead launches have left: containers, networks, then stage dirs.
+
+    Args:
+        engine: to ask.
+        parent: the folder that stage dirs are made in, empty for /tmp.
+
+    Raises:
+        LookFailed: the engine gave no answer.
+    """
+    found = yield from inventory.find(engine, CONTAINER, ["-a", *_LABELLED])
+    found += yield from inventory.find(engine, NETWORK, _LABELLED)
+    found += stages(parent)
+    dead = dead_launches(item.owner for item in found)
+    return [item for item in found if item.owner.launch in dead]
+
+
+def stages(parent: str) -> Iterator[Item]:
+    """Return our own user's stage dirs that say whose they are; see ``find_stale``."""
+    for path in sorted(Path(parent or "/tmp").glob(f"{STAGE_PREFIX}*")):
+        facts = _owner_file(path)
+        if facts:
+            yield Item(FOLDER, str(path), str(path), "", "", facts.get("slug", ""), STAGE, "", owner_from(facts))
+
+
+def _owner_file(folder: Path) -> dict[str, str]:
+    """Return what the owner file of a folder of our own user says, nothing where there is none to be believed."""
+    try:
+        seen = folder.lstat()
+        fd = os.open(folder / OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            facts: Any = json.loads(file.read(_LONGEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    ours = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.getuid() and isinstance(facts, dict)
+    return {name: value for name, value in facts.items() if isinstance(value, str)} if ours else {}
+
+
+def owner_text(owner: Owner, slug: str) -> str:
+    """Return what the owner file of a launch's stage dir says."""
+    return json.dumps({**owner.facts(), "slug": slug})
+
+
+def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
+    """Remove what was found, and say of each launch what went, and of each thing why it stayed.
+
+    Args:
+        engine: to ask.
+        items: of dead launches.
+
+    Returns:
+        Work that comes to what is still there.
+    """
+    kept: dict[str, str] = {}
+    for kind in (CONTAINER, NETWORK):
+        identities = [item.identity for item in items if item.kind == kind]
+        if identities:
+            kept |= yield from _remove(engine, kind, identities)
+    for item in items:
+        problem = remove_folder(item.name) if item.kind == FOLDER else ""
+        kept |= {item.identity: problem} if problem else {}
+    _tell(items, kept)
+    return [item for item in items if item.identity in kept]
+
+
+def _remove(engine: Engine, kind: str, identities: list[str]) -> Work[dict[str, str]]:
+    """Try until all is gone; it comes to why something is not. Another sweep may be half way through the same."""
+    for _ in range(TRIES):
+        removal = yield from inventory.remove(engine, kind, identities)
+        if not removal.left or removal.timed_out:
+            break
+    return dict.fromkeys(removal.left, removal.failure)
+
+
+def _tell(items: list[Item], kept: dict[str, str]) -> None:
+    launches = {item.owner.launch: item.slug for item in items}
+    for launch, slug in launches.items():
+        kinds = [item.kind for item in items if item.owner.launch == launch and item.identity not in kept]
+        counts = {kind: kinds.count(kind) for kind in kinds}
+        if counts:
+            told = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items())
+            log.log_info(f"removed what a killed launch of {slug} had left: {told}")
+    for item in items:
+        if item.identity in kept:
+            log.log_warn(f"could not remove {item.kind} '{item.name}': {kept[item.identity]}", lines=True)
+
+
+def sweep(engine: Engine, parent: str) -> Work[None]:
+    """Find and remove what dead launches have left, beside a start that does not depend on it.
+
+    A failure is a warning. Where another process of this installation sweeps already, this one leaves it to that.
+
+    Args:
+        engine: to ask.
+        parent: see ``find_stale``.
+    """
+    patient = engine.bounded(time.monotonic() + SILENT_SECONDS, run.on_signal)
+    with only_sweep() as mine:
+        if not mine:
+            return
+        try:
+            items = yield from find_stale(patient, parent)
+            if items:
+                yield from remove(patient, items)
+        except (LookFailed, OSError) as problem:
+            why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
+            log.log_warn(f"could not look for what killed launches have left: {why}", lines=True)
