@@ -111,8 +111,11 @@ def run(there: Place, wanted: Sequence[Case], at_once: int) -> list[Outcome]:
         say(f"{found.act} {found.when} '{found.point}': {said} ({found.seconds:.1f} s)")
         return found
 
-    with ThreadPoolExecutor(at_once) as pool:
+    pool = ThreadPoolExecutor(at_once)
+    try:
         return list(pool.map(one, wanted))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def main(words: Sequence[str]) -> int:

@@ -79,6 +79,24 @@ def _faults(rows: Sequence[Sequence[Any]]) -> str:
     return table(head, lines)
 
 
+def restarts_table(rows: Sequence[Sequence[Any]]) -> str:
+    """Return what became of the launches under which the engine ended, a line for each way."""
+    lines: list[list[object]] = []
+    for how, keeps in dict.fromkeys((row[0], row[1]) for row in rows):
+        some = [row for row in rows if (row[0], row[1]) == (how, keeps)]
+        statuses = ", ".join(str(each) for each in sorted({row[3] for row in some if row[3] is not None}))
+        left, seconds = sum(row[4] for row in some), max(row[5] for row in some)
+        lines.append([how, "on" if keeps else "off", len(some), statuses, left, f"{seconds:.1f} s"])
+    return table(("the engine", "live-restore", "launches", "status", "left", "clean after at most"), lines)
+
+
+def soak_table(soak: dict[str, Any]) -> str:
+    """Return how the starts ended, and what there was before and after."""
+    ends = table(("killed", "status", "starts"), soak["ends"])
+    rows = [[name, *values] for name, values in soak["figures"].items()]
+    return ends + "\n" + table(("", "before", "after", "after the next start"), rows)
+
+
 def keep_faults(outcomes: Sequence[Outcome]) -> None:
     """Keep outcomes in the place of earlier ones of the same kinds of faults."""
     done = {each.act for each in outcomes}

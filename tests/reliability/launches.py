@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +38,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.checkout = clone(folder / "checkout")
         if (ROOT / ".venv-run").is_dir():
             (self.checkout / ".venv-run").symlink_to((ROOT / ".venv-run").resolve())
@@ -57,6 +57,10 @@ class Place:
         self.made += 1
         return One(self, self.made, fault, patient)
 
+    def processes(self) -> list[str]:
+        """Return what runs of any launch."""
+        return processes(RUN)
+
     def words(self, patient: bool) -> list[str | Path]:
         return [self.checkout / "cli.sh"] if patient else [*impatient(**BOUNDS)[:-1], str(self.checkout)]
 
@@ -74,7 +78,7 @@ class One:
     def __init__(self, place: Place, number: int, fault: dict[str, str] | None, patient: bool) -> None:
         self.folder = place.folder / f"launch-{number}"
         self.desk = Desk(self.folder, f"{RUN}-{number}")
-        self.mark = uuid.uuid4().hex
+        self.mark = f"{RUN}-{number}-"  # no other one begins so
         self.shim = self.folder / "bin"
         self.env = {**self.desk.env, MARK: self.mark, "CLAUDE_BOTTLE_IMAGE": IMAGE}
         if fault is not None:
@@ -96,6 +100,11 @@ class One:
         while not {point, GONE} & set(self.terminal.came) and time.monotonic() < end:
             look_at([self.terminal])
         return point in self.terminal.came
+
+    def looked_at(self) -> bool:
+        """Take in what has come on the screen, and answer a question."""
+        look_at([self.terminal])
+        return True
 
     def end_session(self) -> None:
         self.terminal.type("\n")
@@ -166,7 +175,8 @@ def remove(slug: str) -> None:
 @contextmanager
 def place(folder: Path) -> Iterator[Place]:
     """Yield a place whose image is built; the image goes afterwards, and so do launches that are left."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it, launchers too
+    for number in (signal.SIGINT, signal.SIGHUP):  # what runs in the background may ignore them, and its children too
+        signal.signal(number, signal.default_int_handler)
     made = Place(folder.resolve())
     try:
         first = made.launch()

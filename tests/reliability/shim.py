@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -65,6 +66,10 @@ def act(what: str, when: str) -> None:
         sys.exit(WORDS[when])
     while what == "hang":
         signal.pause()
+    if what == "pause":
+        while not (HERE / "go").exists():
+            time.sleep(0.05)
+        return
     if what in ("reaper", "both") and (reaper := reaper_of(launcher)):
         os.kill(reaper, signal.SIGKILL)
     if what != "reaper":
@@ -79,7 +84,8 @@ def main(words: list[str]) -> None:
     if fault["when"] == "before":
         act(fault["act"], fault["when"])
         os.execv(client, ["docker", *words])
-    said = subprocess.DEVNULL if fault["act"] in ("fail", "hang") else None
+    lost = fault["act"] in ("fail", "hang") and "-ai" not in words  # who is attached has heard it all along
+    said = subprocess.DEVNULL if lost else None
     child = subprocess.Popen([client, *words], stdout=said)
 
     def stop(number: int, frame: FrameType | None) -> None:
