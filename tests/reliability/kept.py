@@ -13,6 +13,40 @@ from tests.engine.conftest import docker
 
 FOLDER = ROOT / "docs" / "reliability"
 PAGE = FOLDER.with_suffix(".md")
+HEAD = """\
+# What is left when things go wrong
+
+A launch that has ended has nothing on the engine, no process, no temporary file and no route, and the terminal is as
+before it, whatever has happened:
+
+- A docker call fails, or never answers: the launcher ends with 1 after its teardown's deadline at the latest, or with 0
+  if only the teardown was concerned and has done without; what it could not remove its reaper goes on with.
+- INT, TERM and HUP: the launcher removes everything, then ends with 130, 143 or 129.
+- The launcher is killed: its reaper does the same in seconds. The reaper is killed: the launcher needs none.
+- Both are killed: the next `start` sweeps up, and so does `cleanup --stale`.
+- The engine restarts, or dies and comes back: whoever is still there removes what is left when it answers again.
+- A docker call that lost its answer may still have its effect. The reaper looks for that for ten minutes and so may
+  live on for so long, with nothing on the engine.
+
+Each is shown on a real engine by a script, with a stub agent and a stub sidecar (those of `scripts/bench`):
+
+    scripts/reliability faults --call "create agent"     # some of the matrix: prints a table, and changes nothing
+    scripts/reliability faults --engine 28 --write       # all of it; keeps the outcomes, and makes this page anew
+    scripts/reliability restarts --write
+    scripts/reliability soak --write                     # 200 starts, 20 at once; --starts, --at-once, --seed
+
+- *Faults*: a docker of the script's own stands before the client. At one call of a start and its teardown, before the
+  call or after it, one thing happens. What never answers runs with short limits instead of the launcher's own, and a
+  session may last as long as it likes, so it has no such case. Looked for afterwards: containers, networks and images
+  by label and by name, processes by a mark in their environment, temporary files, routes, the terminal's settings, the
+  status. Where both are killed, what there is before the next start and after it is counted apart. *Wrong* is another
+  status, an internal error, a terminal that is not as before, or a call that did not come.
+- *Restarts*: launches wait at some calls while the engine ends in order and starts again, or is killed and comes back
+  when the last launcher has given up. The engine is one of the script's own, of the installed dockerd.
+- *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
+  the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
+  some connections, so up to 16 descriptors more are no leak.
+"""
 WHAT = {
     "fail": "the call fails",
     "hang": "the call never answers",
@@ -138,4 +172,27 @@ def _shown(value: object) -> str:
 
 
 def page() -> str:
-    return ""
+    """Return the page, made from what is kept of every engine."""
+    every = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    return "\n".join([HEAD.rstrip("\n"), *map(_of_engine, every)])
+
+
+def _of_engine(known: dict[str, Any]) -> str:
+    text = f"\n## Engine {known['server']}\n\nClient {known['client']}.\n"
+    if faults := known.get("faults"):
+        calls = ", ".join(f"`{name}`" for name in dict.fromkeys(row[0] for row in faults))
+        runs, left = len(faults), sum(row[5] for row in faults)
+        text += f"\n### Faults\n\n{runs} runs, {left} things left, at these calls: {calls}.\n\n{_faults(faults)}"
+    if restarts := known.get("restarts"):
+        runs, left = len(restarts), sum(row[4] for row in restarts)
+        calls = ", ".join(f"`{name}`" for name in dict.fromkeys(row[2] for row in restarts))
+        text += f"\n### Restarts\n\n{runs} launches, {left} things left, at these calls: {calls}.\n\n"
+        text += restarts_table(restarts)
+    if soak := known.get("soak"):
+        text += f"\n### Soak\n\n{soak['starts']} starts, {soak['at once']} at once, in {soak['seconds']} s, "
+        text += f"`--seed {soak['seed']}`.\n\n{soak_table(soak)}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -45,17 +45,16 @@ class Place:
         (self.checkout / "Dockerfile").write_text(sides.DOCKERFILE)
         self.made = 0
 
-    def launch(
-        self, *, fault: dict[str, str] | None = None, patient: bool = True, env: dict[str, str] | None = None
-    ) -> One:
+    def launch(self, fault: dict[str, str] | None = None, *, patient: bool = True, tmp: Path | None = None) -> One:
         """Begin a start.
 
         Args:
             fault: for the shim; without one the real client runs.
             patient: have the launcher's own limits, else short ones.
+            tmp: the folder for temporary files, if not one of its own.
         """
         self.made += 1
-        return One(self, self.made, fault, patient)
+        return One(self, self.made, fault, patient, tmp)
 
     def processes(self) -> list[str]:
         """Return what runs of any launch."""
@@ -73,14 +72,19 @@ class One:
         number: of the launch.
         fault: for the shim.
         patient: with the launcher's own limits.
+        tmp: the folder for temporary files, if not one of its own.
     """
 
-    def __init__(self, place: Place, number: int, fault: dict[str, str] | None, patient: bool) -> None:
+    def __init__(
+        self, place: Place, number: int, fault: dict[str, str] | None, patient: bool, tmp: Path | None
+    ) -> None:
         self.folder = place.folder / f"launch-{number}"
         self.desk = Desk(self.folder, f"{RUN}-{number}")
         self.mark = f"{RUN}-{number}-"  # no other one begins so
         self.shim = self.folder / "bin"
         self.env = {**self.desk.env, MARK: self.mark, "CLAUDE_BOTTLE_IMAGE": IMAGE}
+        if tmp:
+            self.env["TMPDIR"] = str(tmp)
         if fault is not None:
             lay_shim(self.shim, fault)
             self.env["PATH"] = f"{self.shim}:{self.env['PATH']}"

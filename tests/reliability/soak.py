@@ -46,7 +46,7 @@ def count(engine: Private, there: Place) -> Figures:
     kinds = {"containers": ("ps", "-aq"), "networks": ("network", "ls", "-q"), "volumes": ("volume", "ls", "-q")}
     found = {name: len(docker(*words).split()) for name, words in kinds.items()}
     found["processes"] = len(there.processes())
-    found["temporary files"] = len(list(there.folder.glob("launch-*/tmp/*")))
+    found["temporary files"] = len(list(there.folder.glob("tmp/*")))
     found["bridges"] = sum(line.startswith("br-") for line in links)
     found["veth"] = sum(line.startswith("veth") for line in links)
     found["routes"] = len(subprocess.run(["ip", "-4", "route"], capture_output=True, text=True).stdout.splitlines())
@@ -84,7 +84,7 @@ def one_start(there: Place, number: int, seed: int) -> tuple[str, int | None]:
     """Start, perhaps kill something at some moment, and see it off; return who was killed, and the status."""
     chance = random.Random(f"{seed} {number}")
     victim, moment = chance.choice(VICTIMS), chance.uniform(0, LATEST_SECONDS)
-    one = there.launch()
+    one = there.launch(tmp=there.folder / "tmp")
     if victim == "nobody":
         return victim, one.run()
     one.to(SESSION, moment)
@@ -115,7 +115,7 @@ def settled(engine: Private, there: Place, before: Figures, sweeps: int) -> Figu
         return not grown(before, found)
 
     for _ in range(sweeps):
-        last = there.launch()
+        last = there.launch(tmp=there.folder / "tmp")
         last.run()
         last.close()
         with suppress(AssertionError):
@@ -145,6 +145,7 @@ def main(words: Sequence[str]) -> int:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
         with private(folder / "engine") as engine, place(folder / "place") as there:
+            (there.folder / "tmp").mkdir()
             before = count(engine, there)
             began = time.monotonic()
             ends = soak(there, args.starts, args.at_once, args.seed)
