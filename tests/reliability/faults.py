@@ -77,7 +77,7 @@ def check(there: Place, case: Case) -> Outcome:
 
 
 def swept(there: Place, one: One) -> list[str]:
-    """Return what two killed processes have left, once their docker calls have ended; then start another one, of the same user."""
+    """Return what two killed processes have left once their docker calls have ended; then start for the same user."""
     end = time.monotonic() + CALLS_SECONDS
     while any(" create " in f"{name} " for name in one.left()) and time.monotonic() < end:
         time.sleep(0.1)

@@ -37,7 +37,8 @@ class Private:
         Args:
             keeps: containers run on without it.
         """
-        words = ["dockerd", "-H", self.host, "--data-root", self.folder / "data", "--exec-root", self.folder / "exec"]
+        data, run = self.folder / "data", self.folder / "exec"
+        words: list[str | Path] = ["dockerd", "-H", self.host, "--data-root", data, "--exec-root", run]
         words += ["-p", self.pid_file, "--config-file", self.settings, f"--live-restore={str(keeps).lower()}"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
