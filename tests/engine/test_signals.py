@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.terminal import Terminal
+from tests.traces import MARK, processes
 
 from .conftest import AGENT, ROOT, Desk, client_runs, docker, leftovers, until
 
 WORKERS = 3
-MARK = "CB_TEST_RUN"  # in the environment of every process that a launcher starts, the reaper's too
 MOMENTS = {  # what is on the screen then
     "question": "launch this agent? [y/N] ",
     "build": "building image",
@@ -52,18 +52,6 @@ def sibling() -> Iterator[list[str]]:
     yield [box, network]
     docker("rm", "-f", "-v", box)
     docker("network", "rm", network)
-
-
-def processes(mark: str) -> list[str]:
-    """Return the command lines of the processes with a mark in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # gone meanwhile
-            continue
-    return found
 
 
 class Launch:

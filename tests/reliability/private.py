@@ -1,0 +1,91 @@
+"""An engine of the script's own, which it may end: all that it has is the script's, and so is the network it is in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.engine.conftest import until
+from tests.sidecar import SIDECAR
+
+IMAGES = ("node:22-slim", SIDECAR)
+START_SECONDS = 60
+
+
+class Private:
+    """The installed dockerd, with folders of its own.
+
+    Args:
+        folder: an empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder / 'sock'}"
+        self.pid_file = folder / "pid"
+        self.settings = folder / "settings.json"
+        self.settings.write_text("{}")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, keeps: bool = False) -> None:
+        """Start it, and wait until it answers.
+
+        Args:
+            keeps: containers run on without it.
+        """
+        data, run = self.folder / "data", self.folder / "exec"
+        words: list[str | Path] = ["dockerd", "-H", self.host, "--data-root", data, "--exec-root", run]
+        words += ["-p", self.pid_file, "--config-file", self.settings, f"--live-restore={str(keeps).lower()}"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        until(lambda: self.answers() or self.has_ended(), START_SECONDS)
+        assert not self.has_ended(), (self.folder / "log").read_text()[-500:]
+
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def answers(self) -> bool:
+        return subprocess.run(["docker", "-H", self.host, "info"], capture_output=True).returncode == 0
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it so, and wait for its end."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(90)
+
+    def load_images(self) -> None:
+        """Bring what the launches need from the engine that answers."""
+        for image in IMAGES:
+            with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+                subprocess.run(["docker", "-H", self.host, "load", "-q"], stdin=saved.stdout, check=True, stdout=2)
+
+    def processes(self) -> list[int]:
+        """Return the engine and its containerd."""
+        pids = [int(self.pid_file.read_text())]
+        contained = self.folder / "exec" / "containerd" / "containerd.pid"
+        return [*pids, int(contained.read_text())]
+
+
+@contextmanager
+def private(folder: Path) -> Iterator[Private]:
+    """Yield an engine that runs, and is the one that docker's client asks meanwhile."""
+    engine = Private(folder)
+    before = os.environ.get("DOCKER_HOST")
+    try:
+        engine.start()
+        engine.load_images()
+        os.environ["DOCKER_HOST"] = engine.host
+        yield engine
+    finally:
+        os.environ.pop("DOCKER_HOST", None)
+        if before:
+            os.environ["DOCKER_HOST"] = before
+        if engine.has_ended():
+            engine.start()  # what still runs goes with an engine that ends in order
+        engine.end()
