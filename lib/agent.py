@@ -188,7 +188,8 @@ def _skills(plan: Plan, name: str, say: Say) -> list[Iterator[bytes]]:
 
 def agent_start(engine: Engine, container: str) -> Work[run.Result]:
     """Start the agent's container."""
-    return (yield engine.call(["start", container]))
+    _, started = yield from docker.start(lambda: engine.call(["start", container]))
+    return started
 
 
 def lacks_ipv6(result: run.Result) -> bool:

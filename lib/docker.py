@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import ERR, OUT, Work, finish
+from claude_bottle.lib.host.calls import ERR, OUT, Wish, Work, finish
 from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
+MOST_STARTS = 20
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
 _CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
 _ID = re.compile("[0-9a-f]{12,64}")
@@ -33,6 +35,7 @@ NO_PROXY = "localhost,127.0.0.1"
 # An image's variables steer its loader before any program of it can drop them.
 _LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
 _HELPERS_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+Asked = TypeVar("Asked", bound=Wish)
 
 
 def docker_step(engine: Engine, what: str, words: Iterable[str], stdin: Iterable[bytes] = ()) -> Work[str]:
@@ -191,6 +194,26 @@ def create_container(
     """
     marks = [*labels(journal.owner, slug, role), *HARDENING, *proxies(proxy)]
     return (yield from create(engine, journal, role, name, ["create", "--name", name, *marks, *words]))
+
+
+def start(begin: Callable[[], Asked]) -> Work[tuple[Asked, run.Result]]:
+    """Start a container; anew while its network's name is another launch's too, which makes way as soon as it notices.
+
+    An engine finds a container's networks by name at its start, whatever the container was created with.
+
+    Args:
+        begin: makes the call.
+
+    Returns:
+        The call that was answered, and the answer.
+    """
+    for _ in range(MOST_STARTS - 1):
+        call = begin()
+        started = yield call
+        if "is ambiguous" not in started.failure:
+            return call, started
+    call = begin()
+    return call, (yield call)
 
 
 def image_context() -> Path:

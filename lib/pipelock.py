@@ -167,8 +167,8 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
-    talk = attach(engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True))
-    started = yield talk
+    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
+    talk, started = yield from docker.start(lambda: attach(call))
     watch = Watch(engine, sidecar, talk)
     if not started.ok:
         state = yield engine.question(_state(sidecar))

@@ -149,3 +149,23 @@ def test_the_addresses_are_ours(tmp_path: Path) -> None:
     internal, egress = (IPv4Network(nets[name]) for name in ("claude-bottle-net-a-2", "claude-bottle-egress-a"))
     with_ip = [argv[argv.index("--ip") + 1] for argv in argvs if "--ip" in argv]
     assert sorted(with_ip) == sorted([str(internal[2]), str(egress[2]), str(internal[3])]), err
+
+
+@pytest.mark.parametrize("who", ["sidecar", "agent"])
+def test_a_container_starts_as_soon_as_the_other_network_of_its_name_is_gone(tmp_path: Path, who: str) -> None:
+    run = Run(tmp_path)
+    for number in (1, 2):
+        run.fake.fault(f"{who} start#{number}: network claude-bottle-net-a-2 is ambiguous (2 matches found on name)")
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (0, []), err
+    assert "ambiguous" not in err
+
+
+def test_a_network_whose_name_stays_another_ones_too_is_an_error(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.fake.fault("sidecar start: network claude-bottle-net-a-2 is ambiguous (2 matches found on name)")
+    child = run.begin()
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (1, [])
+    assert "error: pipelock: docker start failed: network claude-bottle-net-a-2 is ambiguous" in err
