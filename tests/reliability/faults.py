@@ -23,6 +23,7 @@ STATUS = {
     **{"KILL": (-9,), "both": (-9,), "reaper": (0,)},
 }
 CLEAN_SECONDS = 90.0  # for the reaper, which waits for what may still come
+SWEEPS = 3
 SWEPT_SECONDS = 10.0  # after a start that has swept up
 CALLS_SECONDS = 30.0
 
@@ -82,11 +83,14 @@ def swept(there: Place, one: One) -> list[str]:
     while any(" create " in f"{name} " for name in one.left()) and time.monotonic() < end:
         time.sleep(0.1)
     left = one.left()
-    another = there.launch(tmp=one.desk.tmp)
-    try:
-        another.run()
-    finally:
-        another.close()
+    for _ in range(SWEEPS):  # one that finds another one sweeping leaves it to that
+        another = there.launch(tmp=one.desk.tmp)
+        try:
+            another.run()
+        finally:
+            another.close()
+        if not one.left():
+            break
     return left
 
 

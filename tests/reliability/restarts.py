@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def begin(there: Place, every: list[One]) -> None:
-    """Start a launch for each point, and wait until each has come there: all at once, since a call may not take long."""
+    """Start a launch for each point, and wait until each has come there: all at once, for a call has its limit."""
     every += [there.launch({"point": each, "when": "before", "act": "pause"}) for each in POINTS]
 
     def all_there() -> bool:
