@@ -125,7 +125,11 @@ def run(there: Place, wanted: Sequence[Case], at_once: int) -> list[Outcome]:
 def main(words: Sequence[str]) -> int:
     """Run the cases, print the table, and keep it if asked to; return the status."""
     args = parse(words)
-    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="faults-") as folder, place(Path(folder)) as there:
+    with (
+        sigterm_raises(),
+        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
+        place(Path(folder)) as there,
+    ):
         calls = points(there)
         unknown = set(args.call or ()) - set(calls)
         if unknown:

@@ -94,7 +94,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--live-restore", choices=("off", "on"), help="only this; both without it")
     args = parser.parse_args(words)
     both = [keeps for keeps in (False, True) if args.live_restore in (None, "on" if keeps else "off")]
-    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="restarts-") as name:
+    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="restarts-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
         with private(folder / "engine") as engine, place(folder / "place") as there:
