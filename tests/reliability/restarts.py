@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
-from tests.bench.launch import look_at
+from tests.bench.launch import SESSION, look_at
 from tests.engine.conftest import until
 from tests.reliability import kept
 from tests.reliability.launches import One, Place, place
@@ -19,7 +19,7 @@ from tests.reliability.private import Private, private
 
 POINTS = ("build", "network create internal", "create agent", "start sidecar", "exec prepare", "exec session", "rm")
 HOWS = ("restarts", "dies and comes back later")
-BEGIN_SECONDS = 120.0
+BEGIN_SECONDS = 180.0
 GIVE_UP_SECONDS = 180.0
 CLEAN_SECONDS = 90.0
 
@@ -34,6 +34,8 @@ def begin(there: Place, every: list[One]) -> None:
 
     def all_there() -> bool:
         look_at([one.terminal for one in every])
+        if SESSION in every[-1].terminal.came:
+            every[-1].end_session()  # its point is the teardown's
         return all((one.shim / "hit").exists() for one in every)
 
     until(all_there, BEGIN_SECONDS)
