@@ -23,6 +23,7 @@ STATUS = {
     **{"KILL": (-9,), "both": (-9,), "reaper": (0,)},
 }
 CLEAN_SECONDS = 90.0  # for the reaper, which waits for what may still come
+SWEEPS = 3
 SWEPT_SECONDS = 10.0  # after a start that has swept up
 CALLS_SECONDS = 30.0
 
@@ -82,11 +83,14 @@ def swept(there: Place, one: One) -> list[str]:
     while any(" create " in f"{name} " for name in one.left()) and time.monotonic() < end:
         time.sleep(0.1)
     left = one.left()
-    another = there.launch(tmp=one.desk.tmp)
-    try:
-        another.run()
-    finally:
-        another.close()
+    for _ in range(SWEEPS):  # one that finds another one sweeping leaves it to that
+        another = there.launch(tmp=one.desk.tmp)
+        try:
+            another.run()
+        finally:
+            another.close()
+        if not one.left():
+            break
     return left
 
 
@@ -121,7 +125,11 @@ def run(there: Place, wanted: Sequence[Case], at_once: int) -> list[Outcome]:
 def main(words: Sequence[str]) -> int:
     """Run the cases, print the table, and keep it if asked to; return the status."""
     args = parse(words)
-    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="faults-") as folder, place(Path(folder)) as there:
+    with (
+        sigterm_raises(),
+        tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
+        place(Path(folder)) as there,
+    ):
         calls = points(there)
         unknown = set(args.call or ()) - set(calls)
         if unknown:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
+from tests.bench.launch import SESSION, look_at
 from tests.engine.conftest import until
 from tests.reliability import kept
 from tests.reliability.launches import One, Place, place
@@ -18,7 +19,8 @@ from tests.reliability.private import Private, private
 
 POINTS = ("build", "network create internal", "create agent", "start sidecar", "exec prepare", "exec session", "rm")
 HOWS = ("restarts", "dies and comes back later")
-GIVE_UP_SECONDS = 120.0
+BEGIN_SECONDS = 180.0
+GIVE_UP_SECONDS = 180.0
 CLEAN_SECONDS = 90.0
 
 
@@ -26,13 +28,17 @@ def say(text: str) -> None:
     print(f"restarts: {text}", file=sys.stderr, flush=True)
 
 
-def begin(there: Place) -> list[One]:
-    """Return a launch for each point, which waits there."""
-    every = [there.launch({"point": each, "when": "before", "act": "pause"}, patient=False) for each in POINTS]
-    for one, point in zip(every, POINTS, strict=True):
-        until(lambda one=one: one.looked_at() and (one.shim / "hit").exists(), 120)  # type: ignore[misc]
-        say(f"at '{point}'")
-    return every
+def begin(there: Place, every: list[One]) -> None:
+    """Start a launch for each point, and wait until each has come there: all at once, for a call has its limit."""
+    every += [there.launch({"point": each, "when": "before", "act": "pause"}) for each in POINTS]
+
+    def all_there() -> bool:
+        look_at([one.terminal for one in every])
+        if SESSION in every[-1].terminal.came:
+            every[-1].end_session()  # its point is the teardown's
+        return all((one.shim / "hit").exists() for one in every)
+
+    until(all_there, BEGIN_SECONDS)
 
 
 def go(every: Sequence[One]) -> None:
@@ -66,7 +72,7 @@ def round_of(there: Place, engine: Private, how: str, keeps: bool) -> list[list[
     engine.start(keeps=keeps)
     every: list[One] = []
     try:
-        every += begin(there)
+        begin(there, every)
         do(engine, every, keeps)
         began = time.monotonic()
         rows: list[list[object]] = []
@@ -87,12 +93,14 @@ def main(words: Sequence[str]) -> int:
     """Run the rounds, print the table, and keep it if asked to; return the status."""
     parser = argparse.ArgumentParser(prog="scripts/reliability restarts")
     parser.add_argument("--write", action="store_true", help="keep the outcomes in docs/reliability, write the page")
+    parser.add_argument("--live-restore", choices=("off", "on"), help="only this; both without it")
     args = parser.parse_args(words)
-    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="restarts-") as name:
+    both = [keeps for keeps in (False, True) if args.live_restore in (None, "on" if keeps else "off")]
+    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="restarts-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
         with private(folder / "engine") as engine, place(folder / "place") as there:
-            rows = [row for keeps in (False, True) for how in HOWS for row in round_of(there, engine, how, keeps)]
+            rows = [row for keeps in both for how in HOWS for row in round_of(there, engine, how, keeps)]
             print(kept.restarts_table(rows), end="")
             if args.write:
                 kept.keep("restarts", rows)

@@ -141,7 +141,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="keep the figures in docs/reliability, write the page")
     args = parser.parse_args(words)
     say(f"{args.starts} starts, {args.at_once} at once, --seed {args.seed}")
-    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="soak-") as name:
+    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
         with private(folder / "engine") as engine, place(folder / "place") as there:
