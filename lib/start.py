@@ -10,6 +10,7 @@ from pathlib import Path
 from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
 from claude_bottle.lib.teardown.journal import new_launch
@@ -32,13 +33,14 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
         BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
     engine, planned = _plan(asking, request, cwd)
+    receipt = Receipt(planned)
     run.load()
     reaper = Reaper(engine, new_launch())
     run.watch(reaper)
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
     try:
-        status = _launch(engine, planned, reaper)
+        status = _launch(engine, planned, reaper, receipt)
     except Exception as problem:
         status = report(problem)
     finally:
@@ -53,7 +55,7 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
             minutes = PATIENCE_SECONDS / 60
             log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
-    return status if number is None else 128 + number
+    return receipt.end(status if number is None else 128 + number, report)
 
 
 def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
@@ -65,7 +67,7 @@ def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan
         name.leave()
 
 
-def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
+def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt) -> int:
     shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
@@ -74,15 +76,19 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper) -> int:
     if planned.dry_run:
         plan.print_preflight(planned, shown)
         log.log_info("dry-run requested; not starting container.")
+        if planned.request.receipt:
+            log.log_info("a dry run writes no receipt")
         return 0
     secrets = plan.resolve_secrets(planned, os.environ, _ask)
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
+    receipt.begin()
     gc.enable()  # a session may be long
     launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent = made["agent"]
+    receipt.tested(engine, agent.identity, made["sidecar"].identity, ())
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
 
 
