@@ -20,6 +20,15 @@ def commands() -> None:
     """Boots Claude Code agents in isolated containers."""
 
 
+@commands.command("approve", cls=ShellCommand, usage="approve [--yes]")
+@click.option("--yes", "-y", "yes", is_flag=True)
+def approve(yes: bool) -> int:
+    """Approve what the folder's manifest adds."""
+    from claude_bottle.lib.approve_command import approve as run_approve
+
+    return run_approve(os.environ, logical_cwd(), yes)
+
+
 @commands.command("build", cls=ShellCommand, usage="build")
 def build() -> int:
     """Build the image."""
@@ -109,6 +118,20 @@ def start(
 
     request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
+@commands.command("verify", cls=ShellCommand, usage="verify <agent>")
+@click.argument("agent")
+@click.pass_context
+def verify(ctx: click.Context, agent: str) -> int:
+    """Boot a bottle without a session, and look at its seals."""
+    from claude_bottle.lib.engine import Asking
+
+    cwd = logical_cwd()
+    asking = Asking(os.environ)
+    from claude_bottle.lib.verify import verify as run_verify
+
+    return run_verify(asking, agent, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 
 def logical_cwd() -> str:

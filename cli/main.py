@@ -14,6 +14,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.host import process
 
 COMMANDS = {
+    "approve": "approve what this folder's claude-bottle.json adds to your own",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "edit": "open an agent in vim for editing",
@@ -21,6 +22,7 @@ COMMANDS = {
     "init": "interactively create a new agent and add it to claude-bottle.json",
     "list": "list available agents or active containers",
     "start": "boot a container for a named agent and attach an interactive session",
+    "verify": "boot an agent's container without a session and look at its seals",
 }
 
 

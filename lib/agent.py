@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from claude_bottle.lib import docker, log, skills
+from claude_bottle.lib import docker, log, seals, skills
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
@@ -40,7 +40,8 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
         network: id of the internal network.
         tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", "--label", f"{IMAGE_LABEL}={tag}"]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", *plan.confinement]
+    words += ["--label", f"{IMAGE_LABEL}={tag}"]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words
@@ -115,7 +116,7 @@ def copy_files(engine: Engine, plan: Plan, container: str, name: str, say: Say, 
     say(f"copying prompt into {name}:{plan.prompt_path}")
     trees = _skills(plan, name, say) if with_skills else []
     what = "copying prompt and skills" if trees else "copying prompt"
-    yield from copy_in(engine, what, container, chain(_seed(plan), _session_program(), *trees))
+    yield from copy_in(engine, what, container, chain(_seed(plan), _programs(), *trees))
 
 
 def _seed(plan: Plan) -> Iterator[bytes]:
@@ -127,10 +128,11 @@ def _seed(plan: Plan) -> Iterator[bytes]:
     yield from tarstream.member(f"{home}/.claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n')
 
 
-def _session_program() -> Iterator[bytes]:
-    """Yield what the session begins with."""
-    program = Path(__file__).with_name("session.pl").read_bytes()
-    return tarstream.member(SESSION_PROGRAM[1:], program, mode=0o755, owner=0)
+def _programs() -> Iterator[bytes]:
+    """Yield what proves the seals, and what the session begins with."""
+    for target, name in ((seals.PROGRAM, "seals.pl"), (SESSION_PROGRAM, "session.pl")):
+        program = Path(__file__).with_name(name).read_bytes()
+        yield from tarstream.member(target[1:], program, mode=0o755, owner=0)
 
 
 def _onboarding(workdir: str) -> bytes:

@@ -22,8 +22,36 @@ from claude_bottle.lib.host.calls import Begun, Call, Work
 
 DEFAULT_CONTEXT = "default"
 SHORTEST_SECONDS = 1.0
-_ID_LINE = " ID: "
+# What docker info says of the limits that it enforces; what it does not mention is taken for enforced.
+_ENFORCED = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
 _KEPT = ("client", "host", "context", "config", "cert_path", "identity")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine says of itself; a number that it does not say is 0.
+
+    Attributes:
+        cpus: processors of its machine.
+        memory: bytes of it.
+        runtimes: names of those that it has.
+        unlimited: of memory, swap, cpus and pids those that it cannot limit.
+    """
+
+    cpus: int = 0
+    memory: int = 0
+    runtimes: tuple[str, ...] = ()
+    unlimited: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Facts:
+        """Return them from what docker info says."""
+        return cls(
+            cpus=said.get("NCPU") or 0,
+            memory=said.get("MemTotal") or 0,
+            runtimes=tuple(sorted(said.get("Runtimes") or ())),
+            unlimited=tuple(name for name, key in _ENFORCED.items() if said.get(key) is False),
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +65,7 @@ class Engine:
         config: folder of the client's configuration.
         cert_path: folder of the client's TLS keys, empty for the configuration's own.
         identity: the id that the engine gave itself; empty before it has been asked.
+        facts: what else it said then.
         until: when every call is to have ended, in seconds of ``time.monotonic()``.
         check: called while a call is waited for, in place of looking for signals.
     """
@@ -47,6 +76,7 @@ class Engine:
     config: str
     cert_path: str
     identity: str = ""
+    facts: Facts = field(default=Facts(), compare=False)
     until: float = field(default=math.inf, compare=False)
     check: run.Check = field(default=run.uninterrupted, compare=False)
 
@@ -128,19 +158,18 @@ class Engine:
         return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin)
 
     def ask(self) -> Work[Engine]:
-        """Ask the engine for its id; it comes to the engine with that.
+        """Ask the engine for its id and what it has; it comes to the engine with that.
 
         Raises:
             BottleError: no engine answers.
         """
-        answer = yield self.question(["info"])
-        lines = [*answer.text.splitlines(), *answer.failure.splitlines()]
-        if not answer.ok:
-            # Clients of 20.10 say why on stdout, later ones before a last line that says nothing, today's in one line.
-            said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
-            raise BottleError("cannot reach the Docker daemon (docker info failed)", said)
-        ids = [line.removeprefix(_ID_LINE) for line in lines if line.startswith(_ID_LINE)]
-        return replace(self, identity=ids[0].strip() if ids else "")
+        answer = yield self.question(["info", "--format", "{{json .}}"])
+        said = _object(answer.text)
+        errors = said.get("ServerErrors")  # of clients of 20.10, which end well all the same; later ones use stderr
+        if errors or not answer.ok:
+            reasons = errors or answer.failure.splitlines()[-1:]
+            raise BottleError("cannot reach the Docker daemon (docker info failed)", reasons)
+        return replace(self, identity=said.get("ID") or "", facts=Facts.of(said))
 
     def dump(self) -> dict[str, str]:
         """Return all of it as a line of the journal holds it."""
@@ -219,8 +248,16 @@ def _absolute_host(host: str) -> str:
 def _current_context(config: str) -> str:
     """Return the context that the client's configuration names; a file that cannot be read names none."""
     try:
-        found: Any = json.loads(Path(config, "config.json").read_bytes())
-    except (OSError, ValueError):
+        name = _object(Path(config, "config.json").read_bytes()).get("currentContext")
+    except OSError:
         return DEFAULT_CONTEXT
-    name = found.get("currentContext") if isinstance(found, dict) else None
     return name if isinstance(name, str) and name else DEFAULT_CONTEXT
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object, an empty one in place of anything else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

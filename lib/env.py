@@ -17,6 +17,8 @@ DEFAULT_SUBNET_POOL = "10.213.0.0/16"
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
 SUBNET_POOL_VARIABLE = "CLAUDE_BOTTLE_SUBNET_POOL"
+RUNTIME_VARIABLE = "CLAUDE_BOTTLE_RUNTIME"
+APPROVED_VARIABLE = "CLAUDE_BOTTLE_APPROVED"
 TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
 
 
@@ -33,8 +35,10 @@ class Settings:
     pipelock_image: str
     pipelock_port: str
     subnet_pool: str
+    runtime: str
     bottle_home: str
     bottle_skills_dir: str
+    approved: str
     has_token: bool
     dry_run: bool
     host_home: str
@@ -58,8 +62,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pipelock_image=get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", DEFAULT_PIPELOCK_IMAGE),
         pipelock_port=get("CLAUDE_BOTTLE_PIPELOCK_PORT", DEFAULT_PIPELOCK_PORT),
         subnet_pool=get(SUBNET_POOL_VARIABLE, DEFAULT_SUBNET_POOL),
+        runtime=get(RUNTIME_VARIABLE),
         bottle_home=home,
         bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
+        approved=get(APPROVED_VARIABLE),
         has_token=bool(get(TOKEN_VARIABLE)),
         dry_run=get("CLAUDE_BOTTLE_DRY_RUN") == "1",
         host_home=get("HOME"),

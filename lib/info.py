@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from claude_bottle.lib import env, env_resolve, log, manifest, pipelock_hosts, ssh
+from claude_bottle.lib import env, env_resolve, limits, log, manifest, pipelock_hosts, ssh
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
 from claude_bottle.lib.summary import Grants
@@ -27,7 +27,7 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     found = manifest.manifest_load(cwd, settings.host_home)
-    shown = _checked(found, agent, settings.has_token)
+    shown = _checked(found, agent, settings)
     for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle)):
         log.log_warn(warning)
     shown.say_agent()
@@ -38,14 +38,14 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     return 0
 
 
-def _checked(found: manifest.Manifest, agent: str, has_token: bool) -> Grants:
+def _checked(found: manifest.Manifest, agent: str, settings: env.Settings) -> Grants:
     gathered = Gathered()
     with gathered:
         manifest.manifest_require_agent(found, agent)
     bottle = manifest.manifest_agent_bottle(found, agent)
     keys = _check_bottle(gathered, found, agent, bottle) if bottle else ()
     gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
-    return Grants.of(found, agent, keys, has_token)
+    return Grants.of(found, agent, keys, settings.has_token, settings.runtime)
 
 
 def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[SshEntry, ...]:
@@ -58,4 +58,6 @@ def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bott
         keys = ssh.ssh_load(found, bottle)
     with gathered:
         pipelock_hosts.pipelock_check_allowlist(found, bottle)
+    with gathered:
+        limits.limits_check(found, bottle)
     return keys

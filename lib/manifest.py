@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property, reduce
 from typing import Any
 
@@ -26,10 +26,18 @@ class Manifest:
         merged: the whole of it.
         sources: where it comes from.
         repeated: a warning for each key that a file has twice.
+        home: what the home's file holds, where the current folder has another; else None.
     """
 
-    def __init__(self, merged: dict[str, Any], sources: Sources = NO_SOURCES, repeated: Iterable[str] = ()) -> None:
-        self._merged = merged
+    def __init__(
+        self,
+        merged: dict[str, Any],
+        sources: Sources = NO_SOURCES,
+        repeated: Iterable[str] = (),
+        home: dict[str, Any] | None = None,
+    ) -> None:
+        self.merged = merged
+        self.home = home
         self._sources = sources
         self._repeated = tuple(repeated)
         self.files = sources.files  # the cwd's first
@@ -38,12 +46,12 @@ class Manifest:
     @cached_property
     def checks(self) -> Checks:
         """What is wrong in it."""
-        return Checks(self._merged, self._sources)
+        return Checks(self.merged, self._sources)
 
     @cached_property
     def bottles(self) -> dict[str, Bottle]:
         """The bottles by name, in manifest order."""
-        return parse_bottles(self._merged, self._sources, self.checks.broken_ssh())
+        return parse_bottles(self.merged, self._sources, self.checks.broken_ssh())
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -90,7 +98,7 @@ def _read_files(paths: Iterable[str], warnings: list[str]) -> dict[str, dict[str
     """Return what each file holds, with a warning for each key that an object in one has twice."""
     files: dict[str, dict[str, Any]] = {}
     gathered = Gathered()
-    for path in list(paths):
+    for path in paths:
         repeated: list[str] = []
         with gathered:
             files[path] = manifest_read(path, repeated)
@@ -130,13 +138,16 @@ def _check_file(path: str, found: os.stat_result) -> None:
         raise BottleError(f"{path} is larger than {MAX_BYTES // 1024 // 1024} MiB")
 
 
-def _paths(cwd: str, home: str) -> Iterator[str]:
-    """Yield the files that exist, cwd's first; one file under two names counts once."""
+def _paths(cwd: str, home: str) -> tuple[list[str], bool]:
+    """Return the files that exist, cwd's first, and whether that is another than the home's.
+
+    One file under two names counts once, as the home's.
+    """
     first, second = (f"{folder.rstrip('/')}/{FILE_NAME}" for folder in (cwd, home))
-    if there := manifest_exists(first):
-        yield first
-    if manifest_exists(second) and not (there and os.path.samefile(first, second)):
-        yield second
+    paths = [path for path in (first, second) if manifest_exists(path)]
+    if len(paths) == 2 and os.path.samefile(first, second):
+        return [first], False
+    return paths, first in paths
 
 
 def manifest_find(cwd: str, home: str) -> Manifest:
@@ -150,9 +161,11 @@ def manifest_find(cwd: str, home: str) -> Manifest:
         BottleError: a file cannot be read or is no manifest.
     """
     repeated: list[str] = []
-    files = _read_files(_paths(cwd, home), repeated)
-    merged: dict[str, Any] = reduce(merge, reversed(files.values()), {})
-    found = Manifest(merged, Sources(tuple(files), tuple(files.values())), repeated)
+    paths, adds = _paths(cwd, home)
+    files = _read_files(paths, repeated)
+    parts = tuple(files.values())
+    merged: dict[str, Any] = reduce(merge, reversed(parts), {})
+    found = Manifest(merged, Sources(tuple(files), parts), repeated, next(iter(parts[1:]), {}) if adds else None)
     broken = [name for name in ("bottles", "agents") if not isinstance(merged.get(name), dict | None)]
     fail_with(problem for name in broken for problem in found.checks.problems(name))
     return found

@@ -15,9 +15,10 @@ from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
 
-# Nobody can write its configuration into it, and it can write nothing itself.
+# Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
 CONFINEMENT = ("-i", "--read-only", "--user", "65534:65534")
+LIMITS = ("--memory", "512m", "--memory-swap", "512m", "--pids-limit", "256")
 HEALTHY_SECONDS = 30.0
 LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
@@ -126,7 +127,7 @@ def pipelock_create(
         Interrupted: a signal stopped the fetching of the image.
     """
     words = ["--network", network.identity, "--ip", sidecar_address(network.subnet), "--network-alias", ALIAS]
-    words += [*CONFINEMENT, "--pull", "never", image, "run", "--config", CONFIG, "--listen", f"0.0.0.0:{port}"]
+    words += [*CONFINEMENT, *LIMITS, "--pull", "never", image, "run", "--config", CONFIG, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
         made = yield from docker.create_container(engine, journal, slug, SIDECAR, name, words)
         if docker.has_no_image(made):

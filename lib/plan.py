@@ -6,8 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
-from claude_bottle.lib import docker, env, env_resolve, log, manifest, pipelock, pipelock_hosts, skills, slug, ssh
-from claude_bottle.lib.engine import Engine
+from claude_bottle.lib import (
+    approved,
+    docker,
+    env,
+    env_resolve,
+    limits,
+    log,
+    manifest,
+    pipelock,
+    pipelock_hosts,
+    skills,
+    slug,
+    ssh,
+)
+from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
+from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
@@ -62,6 +76,8 @@ class Plan(Grants):
     warnings: tuple[str, ...]
     project: project.Project | None
     followed: Mapping[str, Mapping[str, str]]
+    confinement: tuple[str, ...]
+    approval: Approval
 
     @property
     def dry_run(self) -> bool:
@@ -132,7 +148,7 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     routes = host_routes(engine)
     pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)
-    draft = _Draft(request, settings, environ, cwd, found)
+    draft = _Draft(request, settings, environ, cwd, found, engine.facts)
     draft.check(name)
     return draft.plan(pool, routes)
 
@@ -146,11 +162,13 @@ class _Draft:
     environ: Mapping[str, str]
     cwd: str
     found: manifest.Manifest
+    facts: Facts
     gathered: Gathered = field(default_factory=Gathered)
     slug: str = ""
     container: str = ""
     ssh: tuple[SshEntry, ...] = ()
     workspace: project.Project | None = None
+    approval: Approval = field(default_factory=Approval)
 
     @property
     def agent(self) -> str:
@@ -174,6 +192,7 @@ class _Draft:
         if not self.found.checks.problems("agents", self.agent, "bottle"):
             self._check_bottle()
         self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
+        self._check_approval()
 
     def _check_agent(self, name: Begun[str]) -> None:
         with self.gathered:
@@ -197,17 +216,34 @@ class _Draft:
         with self.gathered:
             pipelock_hosts.pipelock_check_allowlist(found, bottle)
         with self.gathered:
+            limits.limits_check(found, bottle)
+            limits.limits_check_engine(manifest.manifest_bottle(found, bottle), self.settings.runtime, self.facts)
+        with self.gathered:
             env_resolve.env_check(found, bottle)
         with self.gathered:
             environ = None if is_dry_run(self.request, self.settings) else self.environ
             env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
 
+    def _check_approval(self) -> None:
+        entries = added(self.found, [self.agent])
+        asked = Approval(entries, approved.recall(self.environ, self.cwd)) if entries else self.approval
+        given = self.settings.approved
+        if asked.pending and (self.request.yes or given):
+            digest = folder_digest(added(self.found, self.found.agents))
+            if given == digest:
+                return
+            if not is_dry_run(self.request, self.settings):
+                raise unapproved(asked, given, digest)
+        self.approval = asked
+
     def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
+        bottle = manifest.manifest_bottle(self.found, self.bottle)
         return Plan.of(
             self.found,
             self.agent,
             self.ssh,
             self.settings.has_token,
+            self.settings.runtime,
             request=self.request,
             settings=self.settings,
             cwd=self.cwd,
@@ -219,6 +255,8 @@ class _Draft:
             warnings=tuple(self._warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
+            confinement=tuple(limits.limits_options(bottle, self.settings.runtime, self.facts)),
+            approval=self.approval,
         )
 
     def _warnings(self) -> Iterator[str]:
@@ -227,6 +265,7 @@ class _Draft:
         entries = env_resolve.env_entries(self.found, self.bottle)
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
+        yield from limits.limits_warnings(manifest.manifest_bottle(self.found, self.bottle), self.facts)
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
 
@@ -277,6 +316,7 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    plan.approval.say()
     log.line()
 
 

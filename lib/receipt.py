@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError, reason
 from claude_bottle.lib.host import calls
 from claude_bottle.lib.plan import RESERVED, Plan
+from claude_bottle.lib.seals import Probe
 from claude_bottle.lib.teardown.inventory import CONTAINER
 
 FORM = 1  # of receipts; another one means that a reader must know more
@@ -56,21 +58,21 @@ class Receipt:
             }
             self._write()
 
-    def tested(self, engine: Engine, agent: str, sidecar: str, probes: Sequence[Mapping[str, str]]) -> None:
+    def tested(self, engine: Engine, agent: str, sidecar: str, probes: Sequence[Probe]) -> None:
         """Note what the self-test has seen, whether the seals hold or not.
 
         Args:
             engine: to ask for the images.
             agent: the id of the agent's container.
             sidecar: the id of the sidecar's.
-            probes: name, outcome and detail of each.
+            probes: what came of each.
 
         Raises:
             BottleError: the engine gave no answer, or the file cannot be written.
             Interrupted: a signal arrived.
         """
         if self.content:
-            self.content["probes"] = [dict(probe) for probe in probes]
+            self.content["probes"] = [asdict(probe) for probe in probes]
             self.content["times"]["tested"] = _now()
             self.content["images"] = _images(engine, agent, sidecar)
             self._write()
@@ -143,6 +145,8 @@ def plan_digest(plan: Plan) -> str:
         "token": plan.settings.has_token,
         "ssh": [[entry.host, entry.user, entry.hostname, entry.port, entry.known_host_key] for entry in plan.ssh],
         "skills": sorted(plan.skills),
+        "limits": sorted([limit.name, limit.text] for limit in plan.limits),
+        "runtime": plan.runtime,
         "prompt": _digest(plan.prompt),
         "workspace": plan.request.with_cwd,
         "remote_control": plan.request.remote_control,

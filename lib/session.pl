@@ -1,6 +1,5 @@
 #!/usr/bin/perl -t
 # First process of a session in a bottle: takes the session's values out of a file, then runs the words given.
-# Before that, with --prepare FILE HOST PORT SECONDS: puts the values there, from stdin, and waits for the sidecar.
 # Perl, because the values are NUL-separated and may have names that a shell keeps for itself. With -t it heeds no PERL
 # variable of the image's; the values are in its environment only when the words are about to run.
 use strict;
@@ -8,7 +7,6 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
-prepare(@ARGV[1 .. 4]) if ($ARGV[0] // '') eq '--prepare';
 my ($file, @words) = @ARGV;
 my %values = read_values($file);
 my $program = find_program($words[0]);
@@ -34,53 +32,6 @@ sub read_values {
         fail("cannot read the session's values in the bottle: $!");
     }
     return %found;
-}
-
-sub prepare {
-    my ($path, @rest) = @_;
-    my ($host, $port, $seconds) = map { /(.*)/s } @rest; # what a pattern has found does not count as tainted
-    keep_values($path);
-    require IO::Socket::INET; # slow to load, and no session needs it
-    $ENV{RES_OPTIONS} = 'timeout:1 attempts:1'; # no alarm ends a look-up
-    my $end = time + $seconds;
-    while (my $reason = unhealthy($host, $port)) {
-        give_up("the sidecar does not answer at $host:$port: $reason") if time > $end;
-        select undef, undef, undef, 0.05;
-    }
-    exit 0;
-}
-
-sub give_up {
-    my ($text) = @_;
-    print STDERR "$text\n";
-    exit 1;
-}
-
-sub keep_values {
-    my ($path) = @_;
-    binmode STDIN;
-    my $values = do { local $/ = undef; <STDIN> } // q{};
-    return if $values eq q{};
-    my $made = sysopen my $target, $path, POSIX::O_WRONLY() | POSIX::O_CREAT() | POSIX::O_EXCL(), 0600;
-    $made &&= binmode $target;
-    $made && print({$target} $values) && close $target or give_up("cannot keep the session's values in the bottle: $!");
-}
-
-# Why the sidecar is not ready, or nothing: it is.
-sub unhealthy {
-    my ($host, $port) = @_;
-    local @SIG{qw(ALRM PIPE)} = (sub { die "no answer within a second\n" }, 'IGNORE');
-    my $line = eval {
-        alarm 1;
-        my $link = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port) or die "$@\n";
-        syswrite $link, "GET /health HTTP/1.0\r\nHost: $host\r\n\r\n";
-        readline $link;
-    };
-    my $failure = $@;
-    alarm 0;
-    return $failure =~ s/^IO::Socket::INET: |\n//gr if $failure;
-    my ($status) = ($line // q{}) =~ m{^HTTP/\S+ (\d+)} or return 'no HTTP answer';
-    return $status == 200 ? q{} : "status $status";
 }
 
 # By the image's PATH: the values may have another one, which is the session's alone.

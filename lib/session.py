@@ -1,10 +1,11 @@
-"""The session: the values go in, then the terminal is handed over (shell: attach; contract section 9)."""
+"""The session: seals are proved, values go in, the terminal is handed over (shell: attach; contract section 9)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from claude_bottle.lib import docker, log, pipelock
+from claude_bottle.lib import docker, log, pipelock, seals
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError, SidecarLost
@@ -20,12 +21,12 @@ DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
 def prepare(
-    engine: Engine, container: str, values: bytes, sidecar: str, port: str, watch: pipelock.Watch
-) -> Work[None]:
-    """Put the values where only the session's first process finds them, and wait until the sidecar answers the bottle.
+    engine: Engine, container: str, values: bytes, sidecar: str, port: str, test: Sequence[str], watch: pipelock.Watch
+) -> Work[seals.Proof]:
+    """Have the bottle prove its seals, and put the values where only the session's first process finds them.
 
-    A file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and every
-    helper would obey a container's own.
+    That is a file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and
+    every helper would obey a container's own. Where a seal is broken there will be none.
 
     Args:
         engine: to ask.
@@ -33,13 +34,14 @@ def prepare(
         values: the session's.
         sidecar: the sidecar's host name.
         port: the sidecar's.
+        test: what the program is told beside that.
         watch: notices the sidecar's end.
 
     Raises:
-        DockerError: docker refused, or the sidecar does not answer.
+        BottleError: docker refused, the sidecar does not answer, or the program did not come to an end.
         Interrupted: a signal arrived meanwhile.
     """
-    words = [SESSION_PROGRAM, "--prepare", VALUES_FILE, sidecar, port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
+    words = [seals.PROGRAM, VALUES_FILE, sidecar, port, f"{pipelock.HEALTHY_SECONDS:.0f}", *test]
     call = docker.helper(container, words, flags=["-i"])
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
     done = yield engine.call(call, seconds=most, stdin=[values], interruptible=True, needless=lambda: watch.is_alone)
@@ -47,6 +49,7 @@ def prepare(
         raise watch.stopped()
     if not done.ok:
         raise watch.not_healthy() if UNHEALTHY in done.failure else DockerError(f"docker exec failed: {done.failure}")
+    return seals.proof(done.text)
 
 
 def claude_words(plan: Plan) -> list[str]:

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import env_resolve, log, plan, runner, session, stage
+from claude_bottle.lib import approved, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, terminal, wait
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
-from claude_bottle.lib.teardown.journal import new_launch
+from claude_bottle.lib.teardown.journal import Journal, new_launch
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
@@ -32,15 +33,30 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
     Raises:
         BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
-    engine, planned = _plan(asking, request, cwd)
+    engine, planned = plan_for(asking, request, cwd)
     receipt = Receipt(planned)
+    status = with_teardown(engine, lambda journal: _launch(engine, planned, journal, receipt), report)
+    return receipt.end(status, report)
+
+
+def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callable[[BaseException], int]) -> int:
+    """Do what makes things on the engine, and remove all of them, whatever happens.
+
+    Args:
+        engine: that they are made on.
+        work: notes each in the journal before it is made, and returns a status.
+        report: see ``start``.
+
+    Returns:
+        See ``start``.
+    """
     run.load()
     reaper = Reaper(engine, new_launch())
     run.watch(reaper)
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
     try:
-        status = _launch(engine, planned, reaper, receipt)
+        status = work(reaper.journal)
     except Exception as problem:
         status = report(problem)
     finally:
@@ -55,10 +71,15 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
             minutes = PATIENCE_SECONDS / 60
             log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
-    return receipt.end(status if number is None else 128 + number, report)
+    return status if number is None else 128 + number
 
 
-def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
+def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
+    """Return the engine that has answered, and what is to be done on it.
+
+    Raises:
+        BottleError: no engine answers, or the plan is at fault.
+    """
     name = plan.look_for_name(asking.found, request, os.environ)
     try:
         engine = asking.get()
@@ -67,8 +88,8 @@ def _plan(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan
         name.leave()
 
 
-def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt) -> int:
-    shown = stage.stage_create(reaper.journal, os.environ.get("TMPDIR", ""))
+def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Receipt) -> int:
+    shown = stage.stage_create(journal, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
         log.log_warn(warning)
@@ -83,13 +104,24 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
+        _remember(planned)
     receipt.begin()
     gc.enable()  # a session may be long
-    launch = Launch(engine, planned, reaper.journal, staged, secrets.payload())
+    launch = Launch(engine, planned, journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
-    agent = made["agent"]
-    receipt.tested(engine, agent.identity, made["sidecar"].identity, ())
+    agent, proof = made["agent"], made["proof"]
+    receipt.tested(engine, agent.identity, made["sidecar"].identity, proof.probes)
+    proof.require()
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
+
+
+def _remember(planned: plan.Plan) -> None:
+    """Remember what the user has just agreed to; the start does not depend on it."""
+    if planned.approval.pending:
+        try:
+            approved.remember(os.environ, planned.cwd, planned.approval.digests)
+        except BottleError as problem:
+            log.log_warn(problem.message)
 
 
 def _ask(name: str, question: str) -> str:

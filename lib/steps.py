@@ -22,6 +22,7 @@ from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.seals import AT_START, Proof, SelfTest
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.journal import Journal
@@ -36,6 +37,7 @@ class Launch:
     journal: Journal
     stage: Path
     values: bytes  # the session's, secrets among them
+    test: SelfTest = AT_START
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,13 @@ def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
     return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
 
 
-def prepare(launch: Launch, agent: Container, sidecar: Container, watch: Watch) -> Work[None]:
-    """Have the session's values in the bottle, and the sidecar answering it."""
-    host, port = pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
-    return session.prepare(launch.engine, agent.identity, launch.values, host, port, watch)
+def prepare(
+    launch: Launch, agent: Container, sidecar: Container, watch: Watch, internal: Network, egress: Network
+) -> Work[Proof]:
+    """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold."""
+    engine, host, port = launch.engine, pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
+    test = launch.test.words(engine, internal.subnet, egress.subnet)
+    return session.prepare(engine, agent.identity, launch.values, host, port, test, watch)
 
 
 STEPS = (  # in the order in which they are told
@@ -160,5 +165,5 @@ STEPS = (  # in the order in which they are told
     Step(("image", "internal", "sidecar"), "agent", start_agent, "bottle"),
     Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
     Step(("agent",), "files", copy_workspace, "working directory"),
-    Step(("agent", "sidecar", "watch"), "ready", prepare, "sidecar's answer to the bottle"),
+    Step(("agent", "sidecar", "watch", "internal", "egress"), "proof", prepare, "seals, and sidecar's answer"),
 )

@@ -12,6 +12,7 @@ from claude_bottle.lib.manifest import (
     manifest_agent_bottle,
     manifest_agent_prompt,
     manifest_agent_skills,
+    manifest_bottle,
     manifest_env_names,
     manifest_prompt_summary,
 )
@@ -21,7 +22,7 @@ from claude_bottle.lib.pipelock_hosts import (
     pipelock_allowlist_summary,
     private_hosts,
 )
-from claude_bottle.lib.schema.manifest_parse import SshEntry
+from claude_bottle.lib.schema.manifest_parse import Limit, SshEntry
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Grants:
         ssh: the hosts it may reach by ssh.
         hosts: all that the sidecar lets through.
         listed: those of them that the bottle's own allowlist has.
+        limits: those that the bottle itself sets.
+        runtime: the engine's that is asked for, or an empty text.
     """
 
     agent: str
@@ -47,9 +50,13 @@ class Grants:
     ssh: tuple[SshEntry, ...]
     hosts: tuple[str, ...]
     listed: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    runtime: str
 
     @classmethod
-    def of(cls, manifest: Manifest, agent: str, ssh: tuple[SshEntry, ...], has_token: bool, **more: Any) -> Self:
+    def of(
+        cls, manifest: Manifest, agent: str, ssh: tuple[SshEntry, ...], has_token: bool, runtime: str, **more: Any
+    ) -> Self:
         """Return what an agent is granted.
 
         Args:
@@ -57,6 +64,7 @@ class Grants:
             agent: its name.
             ssh: its bottle's entries.
             has_token: whether a token is forwarded.
+            runtime: the user's own word of it, which is before the bottle's.
             more: what a subclass has besides.
         """
         bottle = manifest_agent_bottle(manifest, agent)
@@ -69,6 +77,8 @@ class Grants:
             ssh=ssh,
             hosts=allowed_hosts(manifest, bottle, ssh),
             listed=listed_hosts(manifest, bottle),
+            limits=manifest_bottle(manifest, bottle).limits,
+            runtime=runtime or manifest_bottle(manifest, bottle).runtime,
             **more,
         )
 
@@ -97,6 +107,10 @@ class Grants:
         log.labelled("  egress", pipelock_allowlist_summary(self.hosts))
         if private := private_hosts(self.listed):
             log.labelled("", f"private address: {', '.join(private)}")
+        if self.limits:
+            log.labelled("  limits", ", ".join(f"{limit.name} {limit.text}" for limit in self.limits))
+        if self.runtime:
+            log.labelled("  runtime", self.runtime)
 
 
 def _described(entry: SshEntry) -> str:

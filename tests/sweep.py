@@ -76,13 +76,13 @@ class Run:
         (folder / "home" / ".claude" / "skills" / "s").mkdir(parents=True)
         (folder / "project" / ".dockerignore").write_text(".git")
         manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x", "skills": ["s"]}}}
-        (folder / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
+        (folder / "home" / "claude-bottle.json").write_text(json.dumps(manifest))
         self.tmp = folder / "tmp"
         self.fake = FakeDocker(folder / "engine", {"images": IMAGES, **SIBLING, **engine})
         self.env = {"PATH": self.fake.path(), "HOME": str(folder / "home"), "TMPDIR": str(self.tmp)}
         self.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = TOKEN
         self.env[SUBNET_POOL_VARIABLE] = str(POOL)
-        self.cwd = folder / "project"
+        self.cwd, self.home = folder / "project", folder / "home"
         self.program: list[str | Path] = [ROOT / "cli.sh"] if bounds is None else impatient(**bounds)
         self.words = [*self.program, "start", "-y", "--cwd", "a"]
 

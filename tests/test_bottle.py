@@ -44,7 +44,7 @@ def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> Non
     run = plain(tmp_path)
     env = {"LITERAL": "a=b \r", "PERL5OPT": "-Mnone", "LONG": "x" * 70_000, "FROM_HOST": "${HOST}"}
     manifest = {"bottles": {"b": {"env": env}}, "agents": {"a": {"bottle": "b"}}}
-    (run.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (run.home / "claude-bottle.json").write_text(json.dumps(manifest))
     run.env["HOST"] = "of the host"
     status, err = ended(run)
     assert (status, run.leftovers()) == (0, []), err
@@ -204,7 +204,7 @@ def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
 def test_a_plain_start_makes_fifteen_calls(tmp_path: Path) -> None:
     run = plain(tmp_path, networks=[], containers=[])
     manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
-    (run.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (run.home / "claude-bottle.json").write_text(json.dumps(manifest))
     assert ended(run)[0] == 0
     assert len(run.fake.argvs()) == 15, run.fake.argvs()
 

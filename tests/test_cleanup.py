@@ -141,10 +141,10 @@ def test_another_engine_is_asked_for_our_ids_only_and_each_is_named(
 ) -> None:
     journal.answered(box(journal), "c1" * 32)
     refuses = f"echo 'No such container: {'c1' * 32}' >&2"
-    fake = fake_docker(tmp_path, monkeypatch, answers(info="echo ' ID: other'", ps=BOX, rm=refuses))
+    fake = fake_docker(tmp_path, monkeypatch, answers(info='echo \'{"ID": "other"}\'', ps=BOX, rm=refuses))
     remains = cleanup.cleanup_all(fake.engine, journal)
     assert f"container 'box' ({'c1' * 32})" in remains.left and remains.final
-    assert fake.calls.read_text() == f"rm -f -v {'c1' * 32}\ninfo\n"
+    assert fake.calls.read_text() == f"rm -f -v {'c1' * 32}\ninfo --format {{{{json .}}}}\n"
 
 
 def test_what_docker_gave_no_answer_about_is_looked_for_until_it_comes(

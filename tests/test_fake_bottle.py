@@ -164,32 +164,33 @@ def test_several_removals_pause_as_one(fake: FakeDocker) -> None:
     assert child.communicate(timeout=20)[0] == f"{AGENT}\n{SIDECAR}\n".encode() and fake.containers() == []
 
 
-PREPARE = f"exec -i {AGENT} /usr/bin/env -i PATH=/bin /usr/local/bin/claude-bottle-session --prepare /run/v proxy 8888"
+PROVE = f"exec -i {AGENT} /usr/bin/env -i PATH=/bin /usr/local/bin/claude-bottle-seals /run/v proxy 8888"
 
 
-def test_a_preparation_waits_for_a_sidecar_with_a_configuration(fake: FakeDocker) -> None:
+def test_a_proof_waits_for_a_sidecar_with_a_configuration(fake: FakeDocker) -> None:
     make_bottle(fake)
     ask(fake, f"start {AGENT}")
     said = "the sidecar does not answer at proxy:8888: Connection refused"
-    assert ask(fake, f"{PREPARE} 0.1", b"A=1") == (1, "", said)
-    waiting = begin(fake, f"{PREPARE} 20", b"A=1\0")
+    assert ask(fake, f"{PROVE} 0.1", b"A=1") == (1, "", said)
+    waiting = begin(fake, f"{PROVE} 20", b"A=1\0")
     other = begin(fake, f"start -ai {SIDECAR}", b"a: 1\n")
-    assert ended(waiting) == (b"", b"", 0)
-    fake.fault("agent exec claude-bottle-session: no")
-    assert ask(fake, f"{PREPARE} 1") == (1, "", "no")
+    out, err, status = ended(waiting)
+    assert (out.splitlines()[0], err, status) == (b"routes\theld\t", b"", 0)
+    fake.fault("agent exec claude-bottle-seals: no")
+    assert ask(fake, f"{PROVE} 1") == (1, "", "no")
     fake.end(SIDECAR, 0)
     assert ended(other)[2] == 0
 
 
-def test_a_preparation_ends_with_its_bottle_or_the_engine(fake: FakeDocker) -> None:
+def test_a_proof_ends_with_its_bottle_or_the_engine(fake: FakeDocker) -> None:
     make_bottle(fake)
     ask(fake, f"start {AGENT}")
-    waiting = begin(fake, f"{PREPARE} 20", b"A=1\0")
+    waiting = begin(fake, f"{PROVE} 20", b"A=1\0")
     assert until(lambda: ["exec"] in [argv[:1] for argv in fake.argvs()])
     fake.down()
     assert ended(waiting)[2] == 255
     fake.up()
-    waiting = begin(fake, f"{PREPARE} 20", b"A=1\0")
+    waiting = begin(fake, f"{PROVE} 20", b"A=1\0")
     assert until(lambda: len([argv for argv in fake.argvs() if argv[0] == "exec"]) == 2)
     ask(fake, f"rm -f {AGENT}")
     assert ended(waiting)[2] in (1, 137)  # before or while it waits

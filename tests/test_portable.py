@@ -222,7 +222,7 @@ def test_the_labels_say_which_boot_it_is(
 
 def test_questions_and_a_session_on_a_terminal_give_it_back_as_it_was(mac: Mac) -> None:
     manifest = {"bottles": {"b": {"env": {"KEY": "?"}}}, "agents": {"a": {"bottle": "b"}}}
-    (mac.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (mac.home / "claude-bottle.json").write_text(json.dumps(manifest))
     mac.fake.session("stty raw -echo; echo in session; exec sleep 100")
     terminal = mac.on_terminal("start", "a")
     terminal.until("enter value for KEY: ")
@@ -296,4 +296,4 @@ def test_an_edit_needs_no_tool_but_the_editor(bare: Run) -> None:
     child = bare.begin()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 0 and "updated agent 'a'" in err
-    assert '"prompt": "other"' in (bare.cwd / "claude-bottle.json").read_text()
+    assert '"prompt": "other"' in (bare.home / "claude-bottle.json").read_text()

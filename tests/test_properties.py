@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from claude_bottle.lib import env_resolve, manifest, pipelock_hosts, plan, slug, ssh
+from claude_bottle.lib import env_resolve, limits, manifest, pipelock_hosts, plan, slug, ssh
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Begun, Work
@@ -168,6 +168,14 @@ bottle = record(
     env=mostly(st.dictionaries(mostly(variable, "1A", "A-B", "A\n").map(str), mostly(literal), max_size=3)),
     ssh=mostly(st.lists(mostly(ssh_entry | record(**SSH)), max_size=2)),
     egress=mostly(record(allowlist=mostly(st.lists(mostly(host, *FORMS), max_size=3)))),
+    limits=mostly(
+        record(
+            memory=mostly(st.from_regex(r"([3-9][0-9]{2}[mM]|[1-9](\.5)?[gG])", fullmatch=True), "255m", "4", *FORMS),
+            cpus=mostly(st.sampled_from([1, 0.5]), 0, *FORMS),
+            pids=mostly(st.integers(100, 5000), 99, *FORMS),
+        )
+    ),
+    runtime=mostly(st.just("runc"), *FORMS),
 )
 agent = record(
     skills=mostly(st.lists(mostly(st.just("review")), max_size=2)), prompt=mostly(text), bottle=mostly(names)
@@ -184,6 +192,7 @@ def complaints(value: Any) -> Iterator[str]:
     checks = [
         lambda found, name: ssh.ssh_load(found, name),
         lambda found, name: pipelock_hosts.pipelock_check_allowlist(found, name),
+        lambda found, name: limits.limits_check(found, name),
         lambda found, name: env_resolve.env_check(found, name),
     ]
     try:
@@ -266,9 +275,13 @@ def free_name() -> Work[str]:
     yield
 
 
+def planned(folder: str) -> plan.Plan:
+    return plan.make_plan(NO_ENGINE, Begun(free_name()), plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+
+
 def said_by_start(folder: str) -> str:
     try:
-        plan.make_plan(NO_ENGINE, Begun(free_name()), plan.Request("a"), {"HOME": f"{folder}/home"}, folder)
+        planned(folder)
     except BottleError as problem:
         return f"claude-bottle: error: {problem.message}\n"
     return ""

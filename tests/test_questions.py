@@ -26,7 +26,7 @@ class Asking(Run):
     def __init__(self, folder: Path, **env: str) -> None:
         super().__init__(folder)
         manifest = {"bottles": {"b": {"env": env}}, "agents": {"a": {"bottle": "b"}}}
-        (self.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+        (self.home / "claude-bottle.json").write_text(json.dumps(manifest))
         self.fake.session("exit 0")
         self.terminal = Terminal(self.words, self.cwd, self.env)
 

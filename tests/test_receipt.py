@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from claude_bottle.lib.files.replace import replace
 from claude_bottle.lib.receipt import launcher_version
+from claude_bottle.lib.seals import AT_LAUNCH
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run
@@ -35,7 +36,7 @@ class Receipted(Run):
         """Write the manifest anew."""
         bottles = {"b": {"env": SECRETS, **bottle}}
         agents = {"a": {"bottle": "b", "prompt": "x", "skills": ["s"]}}
-        (self.cwd / "claude-bottle.json").write_text(json.dumps({"bottles": bottles, "agents": agents}))
+        (self.home / "claude-bottle.json").write_text(json.dumps({"bottles": bottles, "agents": agents}))
 
     def start(self, *words: str, status: int = 0) -> str:
         """Run a start to its end; return what it says."""
@@ -73,6 +74,7 @@ def test_a_receipt_tells_of_the_start_and_of_no_value(run: Receipted) -> None:
     run.start(status=7)
     found = run.receipt()
     assert (found["agent"], found["status"], found["launcher"]) == ("a", 7, launcher_version())
+    assert [(probe["name"], probe["outcome"]) for probe in found["probes"]] == [(name, "held") for name in AT_LAUNCH]
     times = found["times"]
     assert times["begun"] <= times["tested"] <= times["ended"]
     (sidecar,) = (f"sha256:{image['id']}" for image in run.fake.images() if "pipelock" in image["name"])

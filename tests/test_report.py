@@ -38,7 +38,7 @@ def bottle(tmp_path: Path) -> Run:
     made = Run(tmp_path)
     env = {"S": "${SECRET}", "L": "${LINES}"}
     manifest = {"bottles": {"b": {"env": env}}, "agents": {"a": {"bottle": "b"}}}
-    (made.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (made.home / "claude-bottle.json").write_text(json.dumps(manifest))
     made.env |= {"SECRET": SECRET, "LINES": LINES, "XDG_STATE_HOME": str(tmp_path / "state")}
     made.words = [sys.executable, "-I", "-X", "utf8", "-c", DEFECT, str(ROOT), "start", "-y", "a"]
     return made

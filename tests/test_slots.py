@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from claude_bottle.lib.teardown import slots
 
 from tests.checkout import clone
@@ -39,3 +44,38 @@ def test_a_teardown_waits_for_its_turn_and_has_it_when_another_launcher_is_kille
         others.send_signal(signal.SIGKILL)
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (0, []), err
+
+
+@contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another launcher that holds one slot."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout and child.stdout.readline() == "held\n"
+            yield child
+        finally:
+            child.kill()
+
+
+def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{number}.py" for number in range(slots.SLOTS + 1)]  # one more than there are slots
+    for file in files:
+        file.touch()
+    monkeypatch.setattr(slots, "_LIB", tmp_path)
+    waits: list[float] = []
+    with ExitStack() as stack:
+        others = [stack.enter_context(holder(file)) for file in files[: slots.SLOTS]]
+
+        def check() -> float:
+            waits.append(time.monotonic())
+            if len(waits) == 3:
+                others[5].kill()
+                others[5].wait()
+            return math.inf
+
+        with slots.removal_slot(time.monotonic() + 60, check):
+            assert [slots._free_one([file]) for file in files[: slots.SLOTS]] == [None] * slots.SLOTS
+            assert [other.poll() is None for other in others] == [number != 5 for number in range(slots.SLOTS)]
+    assert len(waits) == 3

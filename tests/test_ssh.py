@@ -81,7 +81,7 @@ def start(tmp_path: Path, key: str, *faults: str) -> tuple[subprocess.CompletedP
         (tmp_path / name).mkdir()
     (tmp_path / "project" / "id").write_text(key)
     manifest = {"bottles": {"b": {"ssh": [ENTRY]}}, "agents": {"a": {"bottle": "b"}}}
-    (tmp_path / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
+    (tmp_path / "home" / "claude-bottle.json").write_text(json.dumps(manifest))
     fake = FakeDocker(tmp_path / "engine")
     for fault in faults:
         fake.fault(fault)
@@ -123,7 +123,7 @@ def test_the_switches_are_the_manifests_and_the_proxy_is_not(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     env = {"DISABLE_AUTOUPDATER": "0", "HTTPS_PROXY": "http://elsewhere:1", "https_proxy": "http://elsewhere:1"}
     manifest = {"bottles": {"b": {"env": env}}, "agents": {"a": {"bottle": "b"}}}
-    (tmp_path / "project" / "claude-bottle.json").write_text(json.dumps(manifest))
+    (tmp_path / "home" / "claude-bottle.json").write_text(json.dumps(manifest))
     fake = FakeDocker(tmp_path / "engine")
     environ = {"PATH": fake.path(), "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
     done = subprocess.run(

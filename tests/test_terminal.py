@@ -135,7 +135,7 @@ def test_ctrl_c_in_the_session_belongs_to_the_session(bottle: Bottle) -> None:
 def asked(bottle: Bottle) -> Terminal:
     """A start that asks for a secret."""
     manifest = {"bottles": {"b": {"env": {"KEY": "?", "OTHER": "?the other"}}}, "agents": {"a": {"bottle": "b"}}}
-    (bottle.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (bottle.home / "claude-bottle.json").write_text(json.dumps(manifest))
     bottle.fake.session("exit 0")
     terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
     terminal.until("enter value for KEY: ")

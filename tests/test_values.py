@@ -36,7 +36,7 @@ FED = {
 def run(tmp_path: Path) -> Run:
     made = Run(tmp_path)
     manifest = {"bottles": {"b": {"env": ENV}}, "agents": {"a": {"bottle": "b"}}}
-    (made.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+    (made.home / "claude-bottle.json").write_text(json.dumps(manifest))
     made.env["SOME_VALUE"] = FED["FROM_HOST"]
     return made
 

@@ -17,14 +17,23 @@ def state_folder(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".local", "state", "claude-bottle") if os.path.isabs(home) else None
 
 
+def state_make(folder: Path) -> None:
+    """Make a folder, and those that it lies in, where they are not there.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    for each in reversed([folder, *folder.parents]):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 def state_write(path: Path, text: str) -> None:
     """Write a new file of the folder.
 
     Raises:
         OSError: it cannot be written, or is there.
     """
-    for folder in reversed([path.parent, *path.parent.parents]):
-        folder.mkdir(mode=0o700, exist_ok=True)
+    state_make(path.parent)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb") as file:
         file.write(log.encode(text))

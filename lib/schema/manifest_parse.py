@@ -1,7 +1,7 @@
 """A manifest as typed values, each with the file and the JSON path that it comes from.
 
-This module and ``manifest_check`` alone walk the JSON. A value that is missing or of a wrong type is empty or left out
-here; what is wrong with it is the other module's.
+This module, ``manifest_check`` and ``approval`` alone walk the JSON. A value that is missing or of a wrong type is
+empty or left out here; what is wrong with it is the first other's.
 """
 
 from __future__ import annotations
@@ -75,6 +75,15 @@ class ListedHost:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """One limit of a bottle: of what (a key of the schema's), and its value as it is written."""
+
+    name: str
+    text: str
+    at: str = ""
+
+
+@dataclass(frozen=True)
 class Bottle:
     """One bottle.
 
@@ -85,6 +94,9 @@ class Bottle:
         env: the variables that are texts, in manifest order.
         ssh: the entries with all fields, each of its type.
         allowlist: the hosts that are texts.
+        limits: those that are of their type, in the schema's order.
+        runtime: the name of the engine's.
+        runtime_at: the name's file and JSON path.
     """
 
     name: str
@@ -93,6 +105,9 @@ class Bottle:
     env: tuple[EnvEntry, ...] = ()
     ssh: tuple[SshEntry, ...] = ()
     allowlist: tuple[ListedHost, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    runtime: str = ""
+    runtime_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,16 +185,26 @@ def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) 
         env=tuple(_env((*place, "env"), env, sources)),
         ssh=tuple(_ssh((*place, "ssh"), as_list(fields.get("ssh")), sources, broken)),
         allowlist=tuple(_listed((*place, "egress", "allowlist"), listed, sources)),
+        limits=tuple(_limits((*place, "limits"), as_object(fields.get("limits")), sources)),
+        runtime=_text(fields.get("runtime")),
+        runtime_at=sources.where((*place, "runtime")),
     )
 
 
 def _env(place: Place, env: dict[str, Any], sources: Sources) -> Iterator[EnvEntry]:
     for name, value in env.items():
         if isinstance(value, str):
-            yield _env_entry(name, value, sources.where((*place, name)))
+            yield env_entry(name, value, sources.where((*place, name)))
 
 
-def _env_entry(name: str, value: str, at: str) -> EnvEntry:
+def env_entry(name: str, value: str, at: str = "") -> EnvEntry:
+    """Return what a variable's text asks for.
+
+    Args:
+        name: of the variable.
+        value: its text.
+        at: its file and JSON path.
+    """
     if value.startswith("?"):
         return EnvEntry(name, "secret", value[1:], at)
     host = _HOST_VARIABLE.fullmatch(value)
@@ -198,6 +223,13 @@ def _listed(place: Place, hosts: list[Any], sources: Sources) -> Iterator[Listed
     for index, host in enumerate(hosts):
         if isinstance(host, str):
             yield ListedHost(host, sources.where((*place, index)))
+
+
+def _limits(place: Place, limits: dict[str, Any], sources: Sources) -> Iterator[Limit]:
+    for name in schema_check.KEYS["limits"]:
+        value = limits.get(name)
+        if isinstance(value, str if name == "memory" else int | float) and not isinstance(value, bool):
+            yield Limit(name, as_word(value), sources.where((*place, name)))
 
 
 def as_object(value: Any) -> dict[str, Any]:

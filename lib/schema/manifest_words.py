@@ -80,7 +80,8 @@ def is_address(host: str) -> bool:
 
 def _shell_sees(fault: Fault) -> bool:
     inside_ssh_entry = len(fault.place) > 3 and fault.place[2] == "ssh"
-    return fault.kind in ("type", "name") and not inside_ssh_entry
+    ours = fault.place[2:3] in (("limits",), ("runtime",))
+    return fault.kind in ("type", "name") and not inside_ssh_entry and not ours
 
 
 def _hint(fault: Fault, where: str) -> str:

@@ -25,8 +25,9 @@ _TYPES = {
 KEYS = {
     "manifest": ("$schema", "bottles", "agents"),
     "agent": ("skills", "prompt", "bottle"),
-    "bottle": ("env", "ssh", "egress"),
+    "bottle": ("env", "ssh", "egress", "limits", "runtime"),
     "egress": ("allowlist",),
+    "limits": ("memory", "cpus", "pids"),
     "ssh_entry": ("Host", "IdentityFile", "Hostname", "User", "Port", "KnownHostKey"),
 }
 _KINDS = ("name", "type", "required", "form", "text")  # of faults, in the order in which one place has them
@@ -177,8 +178,8 @@ def _kind(place: Place) -> str:
             return "agent"
         case ("bottles", _):
             return "bottle"
-        case ("bottles", _, "egress"):
-            return "egress"
+        case ("bottles", _, "egress" | "limits" as part):
+            return str(part)
         case ("bottles", _, "ssh", _):
             return "ssh_entry"
     return ""

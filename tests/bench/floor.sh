@@ -41,8 +41,9 @@ start() {
         "$image" sleep infinity >/dev/null
     docker cp - "$agent:/" <"$folder/bottle.tar"
     docker start "$agent" >/dev/null
-    docker exec -i "$agent" /usr/local/bin/bench-prepare /run/claude-bottle/environ claude-bottle-pipelock "$port" \
-        <"$folder/values"
+    docker exec -i "$agent" /usr/local/bin/claude-bottle-seals /run/claude-bottle/environ claude-bottle-pipelock \
+        "$port" 30 0.25 "gateway=$(address "$inside_base" 1)" "egress=$(address "$outside_base" 1)" \
+        "egress=$(address "$outside_base" 2)" host=172.17.0.1 metadata=169.254.169.254 <"$folder/values" >/dev/null
 }
 
 session() {

@@ -35,7 +35,7 @@ for word; do
     case $word in
         claude-bottle.role=*) what="$what ${{word#*=}}" ;;
         -ai) what="$what sidecar" ;;
-        --prepare) what="$what prepare" ;;
+        *claude-bottle-seals) what="$what seals" ;;
     esac
 done
 echo "$$ $EPOCHREALTIME $what" >>{log}

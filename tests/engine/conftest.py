@@ -78,7 +78,7 @@ class Desk:
         self.write(json.dumps({"bottles": {"box": bottle}, "agents": agents}))
 
     def write(self, text: str) -> None:
-        (self.cwd / "claude-bottle.json").write_text(text)
+        (self.home / "claude-bottle.json").write_text(text)
 
     def run(
         self, *words: str, stdin: str = "", before: Sequence[str] = (), **env: str

@@ -98,7 +98,7 @@ def refused(desk: Desk) -> Callable[[Bad], None]:
 
     def check(bad: Bad, *before: str) -> None:
         if bad.manifest is None:
-            (desk.cwd / "claude-bottle.json").unlink()
+            (desk.home / "claude-bottle.json").unlink()
         else:
             desk.write(bad.manifest if isinstance(bad.manifest, str) else json.dumps(bad.manifest))
         done = desk.run(*bad.words, before=before, **bad.env)

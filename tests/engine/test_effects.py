@@ -135,6 +135,10 @@ DECLARED = [
     Row(92, "sidecar.Config.User", "", "65534:65534"),
     Row(92, "sidecar.HostConfig.ReadonlyRootfs", "false", "true"),
     Row(92, "sidecar processes.0 * run --config /etc/pipelock.yaml *", "1", None),
+    *(Row(100, f"agent.HostConfig.{name}", "0", "*") for name in ("Memory", "MemorySwap")),
+    Row(100, "agent.HostConfig.PidsLimit", None, "4096"),
+    *(Row(101, f"sidecar.HostConfig.{name}", "0", "536870912") for name in ("Memory", "MemorySwap")),
+    Row(101, "sidecar.HostConfig.PidsLimit", None, "256"),
     Row(92, "sidecar processes.65534 * run --config /dev/stdin *", None, "1"),
 ]
 # Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.

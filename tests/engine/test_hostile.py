@@ -222,3 +222,30 @@ def test_a_repositorys_own_programs_do_not_run_on_the_host(desk: Desk) -> None:
     assert done.returncode == 0, done.stderr
     assert not ran.exists()
     assert leftovers(desk) == []
+
+
+@pytest.mark.smoke
+def test_a_cloned_manifest_gets_no_secret_and_no_host_before_the_users_word(desk: Desk) -> None:
+    desk.env["GITHUB_TOKEN"] = f"ghp_{os.urandom(12).hex()}"
+    grants = {"env": {"NOTE": "${GITHUB_TOKEN}"}, "egress": {"allowlist": ["drop.example.net"]}}
+    (desk.cwd / "claude-bottle.json").write_text(json.dumps({"bottles": {"box": grants}}))
+    listed = (
+        "$.bottles.box.env.NOTE : the host's variable GITHUB_TOKEN",
+        "$.bottles.box.egress.allowlist[0] : the host drop.example.net",
+    )
+    refused = desk.run("start", "-y", AGENT, "--", "--version")
+    assert refused.returncode == 1 and all(f"hint: {line}\n" in refused.stderr for line in listed), refused.stderr
+    assert (leftovers(desk), "building image" in refused.stderr) == ([], False)
+    child = desk.terminal("start", AGENT)
+    for line in ("from ./claude-bottle.json", *listed, "launch this agent? [y/N] "):
+        child.expect_exact(line)
+    child.sendline("n")
+    child.expect_exact("aborted by user")
+    child.wait()
+    assert desk.run("start", "-y", AGENT).returncode == 1
+    approved = desk.run("approve", "--yes")
+    assert approved.returncode == 0 and all(line in approved.stderr for line in listed)
+    done = desk.run("start", "-y", AGENT, "--", "--version")
+    assert done.returncode == 0 and "from ./claude-bottle.json" not in done.stderr, done.stderr
+    stored = "".join(path.read_text() for path in (desk.home / ".local").rglob("*.json"))
+    assert stored and desk.env["GITHUB_TOKEN"] not in refused.stderr + approved.stderr + done.stderr + stored

@@ -239,6 +239,29 @@ def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, tmp_
     assert leftovers(desk) == [] and leftovers(other) == []
 
 
+def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(tmp_path: Path) -> None:
+    desks = [Desk(tmp_path / f"desk-{number}") for number in range(5)]
+    children = [each.terminal("start", "-y", AGENT) for each in desks]
+    for child in children:
+        child.expect_exact(f"attaching to claude-bottle-{AGENT}", timeout=300)
+    assert running(desks[0]) == (5, 5)
+    boxes = [container(role).split() for role in ("agent", "sidecar")]
+    name, attached = "{{.Name}}", "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}"
+    names, networks = (docker("inspect", "-f", form, *boxes[0], *boxes[1]).splitlines() for form in (name, attached))
+    assert len(set(names)) == 10
+    own = [set(line.split()) for line in networks]
+    assert [len(each) for each in own] == [1] * 5 + [2] * 5
+    assert len(set().union(*own[:5])) == 5 and len(set().union(*own)) == 10
+    for box in boxes[0]:
+        assert through_proxy(box, "denied.test").startswith("HTTP/1.1 403")
+    for child in children:
+        child.kill(signal.SIGTERM)
+    for child in children:
+        child.expect(pexpect.EOF)
+        child.wait()
+    assert all(leftovers(each) == [] for each in desks)
+
+
 def test_two_agents_run_side_by_side_each_with_its_own_way_out(desk: Desk, tmp_path: Path) -> None:
     desks = (desk, Desk(tmp_path / "other", f"{AGENT}-other"))
     children = [each.terminal("start", "-y", each.agent) for each in desks]

@@ -141,6 +141,7 @@ def environment(case: Case, root: Path, fake: FakeDocker) -> dict[str, str]:
         "PATH": f"{fake.bin}:{root / 'tools'}",
         "HOME": str(root / "home"),
         "PWD": str(root / case.cwd),
+        "XDG_STATE_HOME": str(root / "state"),  # what a launcher remembers is none of the case's files
         "TMPDIR": str(root / "tmp"),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",

@@ -1,0 +1,157 @@
+"""The seals of a bottle: what its own self-test looks at, and what is said of one that is broken."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from claude_bottle.lib import log
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.subnets import agent_address, sidecar_address
+
+PROGRAM = "/usr/local/bin/claude-bottle-seals"
+QUIET_SECONDS = 0.25  # how long a start waits for a sign of life; an engine that drops what it gets gives none
+PATIENT_SECONDS = 5.0  # how long ``verify`` does
+METADATA = "169.254.169.254"  # where clouds hand out credentials
+DOCKER0 = "172.17.0.1"
+MOST_ADDRESSES = 8  # of the host
+_SECONDS = re.compile(r"\d{1,9}\.\d\d", re.ASCII)
+_LOCAL = Path("/proc/net/fib_trie")
+_FIREWALL = "the engine lets an internal network reach others: do its firewall rules work (iptables, nftables)?"
+_HELP = {
+    "routes": "the engine has put the bottle on another network too: what starts containers on this engine?",
+    "gateway": "the engine gives its host an address on an internal network: it must know the option inhibit_ipv4",
+    "egress": _FIREWALL,
+    "host": _FIREWALL,
+    "metadata": _FIREWALL,
+    "sibling": _FIREWALL,
+    "names": "the engine's resolver answers the bottle: it does not heed --dns",
+    "ipv6": "the engine gives an internal network IPv6: look at its daemon.json",
+    "capabilities": "the engine or its runtime does not heed --cap-drop and no-new-privileges",
+    "sidecar": "CLAUDE_BOTTLE_PIPELOCK_IMAGE must be a pipelock of 2.3 that heeds its configuration",
+}
+# What a start looks at.
+AT_LAUNCH = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
+
+Outcome = Literal["held", "silent", "broken"]
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How closely the seals are looked at.
+
+    Attributes:
+        quiet: how long a sign of life is waited for, in seconds.
+        siblings: the own networks of other bottles.
+        allowed: a listed host for the further probes of ``verify``; without one there are none.
+    """
+
+    quiet: float = QUIET_SECONDS
+    siblings: tuple[IPv4Network, ...] = ()
+    allowed: str = ""
+
+    def words(self, engine: Engine, internal: IPv4Network, egress: IPv4Network) -> list[str]:
+        """Return what the program in the bottle is told: how long, the addresses that it must not reach, and the host.
+
+        Args:
+            engine: whose host's own addresses are known where it is this machine.
+            internal: the bottle's own network.
+            egress: its sidecar's way out.
+        """
+        pairs: list[tuple[str, object]] = [("gateway", internal[1]), ("egress", egress[1]), ("egress", egress[2])]
+        pairs += [("host", address) for address in dict.fromkeys([DOCKER0, *host_addresses(engine)])]
+        pairs.append(("metadata", METADATA))
+        for network in self.siblings:
+            pairs += [("sibling", sidecar_address(network)), ("sibling", agent_address(network))]
+        more = ["--thorough", self.allowed] if self.allowed else []
+        return [str(self.quiet), *(f"{seal}={address}" for seal, address in pairs), *more]
+
+
+AT_START = SelfTest()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What came of looking at one seal.
+
+    Attributes:
+        name: of the seal.
+        outcome: silent where nobody gave any sign in time, which is as good as held where packets are dropped.
+        detail: what was seen.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of looking at all of them, and how long that took in the bottle."""
+
+    probes: tuple[Probe, ...]
+    seconds: float
+
+    @property
+    def broken(self) -> list[Probe]:
+        return [probe for probe in self.probes if probe.outcome == "broken"]
+
+    def require(self) -> None:
+        """Tell that all hold.
+
+        Raises:
+            BottleError: one is broken, or was not looked at.
+        """
+        missing = [name for name in AT_LAUNCH if name not in {probe.name for probe in self.probes}]
+        if missing:
+            raise BottleError(f"the bottle is not sealed: its self-test says nothing of {', '.join(missing)}")
+        if self.broken:
+            first, *others = self.broken
+            also = [f"{probe.name}: {probe.detail}" for probe in others]
+            raise BottleError(f"the bottle is not sealed: {first.name}: {first.detail}", [_HELP[first.name], *also])
+        count = len(self.probes)
+        log.log_info(f"sealed: {count} of {count} probes ({self.seconds:.1f} s)")
+
+
+def proof(said: str) -> Proof:
+    """Return what the program in the bottle has said.
+
+    Args:
+        said: its stdout.
+
+    Raises:
+        BottleError: that is not what the program says.
+    """
+    rows = [line.split("\t") for line in said.splitlines()]
+    probes = [Probe(row[0], cast(Outcome, row[1]), row[2]) for row in rows if len(row) == 3]
+    seconds = [row[1] for row in rows if row[0] == "seconds" and _SECONDS.fullmatch(row[-1])]
+    if not seconds or any(probe.outcome not in get_args(Outcome) for probe in probes):
+        raise BottleError("the bottle is not sealed: its self-test did not come to an end")
+    return Proof(tuple(probes), float(seconds[0]))
+
+
+def host_addresses(engine: Engine) -> list[str]:
+    """Return some of the addresses of the engine's host, none where they cannot be told."""
+    if not engine.is_local or sys.platform != "linux":
+        return []
+    try:
+        lines = _LOCAL.read_text().splitlines()
+    except OSError:
+        return []
+    return list(islice(dict.fromkeys(_local(lines)), MOST_ADDRESSES))
+
+
+def _local(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the kernel's own addresses out of its tree of routes, where each is followed by its kind."""
+    for above, line in pairwise(lines):
+        if line.split() == ["/32", "host", "LOCAL"]:
+            address = above.split()[-1]
+            if not IPv4Address(address).is_loopback:
+                yield address

@@ -1,0 +1,67 @@
+"""``verify``: boots an agent's bottle without a session, looks at its seals closely, and removes it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from claude_bottle.lib import log, plan, runner, seals, stage
+from claude_bottle.lib.engine import Asking, Engine
+from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.start import plan_for, with_teardown
+from claude_bottle.lib.steps import Launch
+from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown.inventory import INTERNAL, NETWORK
+from claude_bottle.lib.teardown.journal import Journal
+
+MOST_SIBLINGS = 32
+
+
+def verify(asking: Asking, agent: str, cwd: str, report: Callable[[BaseException], int]) -> int:
+    """Print what each seal of an agent's bottle is found to be.
+
+    Nobody works in the bottle: no secret is asked for, none goes in, and nothing is approved by it.
+
+    Args:
+        asking: the engine.
+        agent: its name.
+        cwd: the caller's working directory, symlinks kept.
+        report: prints what went wrong and returns its status.
+
+    Returns:
+        0 where all hold, 1 where one is broken or something could not be removed.
+
+    Raises:
+        BottleError: no engine answers, or the plan is at fault; nothing has been made.
+    """
+    engine, planned = plan_for(asking, plan.Request(agent, dry_run=True), cwd)
+    return with_teardown(engine, lambda journal: _look(engine, planned, journal), report)
+
+
+def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
+    shown = stage.stage_create(journal, os.environ.get("TMPDIR", ""))
+    for warning in planned.warnings:
+        log.log_warn(warning)
+    stage.stage_write(Path(shown), planned)
+    siblings = tuple(perform(_siblings(engine)))
+    allowed = next(host for host in planned.hosts if "*" not in host)
+    test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
+    launch = Launch(engine, planned, journal, Path(shown), b"", test)
+    proof: seals.Proof = runner.run_steps(launch, timed=os.isatty(log.STDERR))["proof"]
+    log.data(*((probe.name, probe.outcome, probe.detail) for probe in proof.probes))
+    proof.require()
+    return 0
+
+
+def _siblings(engine: Engine) -> Work[list[IPv4Network]]:
+    """Find the own networks of the bottles that there are."""
+    filters = ["--filter", f"label={inventory.PREFIX}role={INTERNAL}"]
+    there = yield from inventory.find(engine, NETWORK, filters)
+    identities = [item.identity for item in there[:MOST_SIBLINGS]]
+    if not identities:
+        return []
+    form = "{{range .IPAM.Config}}{{println .Subnet}}{{end}}"
+    answer = yield engine.question(["network", "inspect", "--format", form, *identities])  # one may be gone by now
+    return [IPv4Network(word) for word in answer.text.split() if ":" not in word]

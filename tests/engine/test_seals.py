@@ -1,0 +1,189 @@
+"""Seals that are broken on purpose, by a docker before the real one that changes what the launcher asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from claude_bottle.lib import seals
+
+from fixtures.scenery import Scenery
+
+from .conftest import AGENT, TOKEN, Desk, container, docker, end, until
+
+DOCKER = shutil.which("docker") or "docker"
+RESOLVER = "127.0.0.2"
+SHIM = """#!/bin/bash
+real={docker} agent={agent} words=() all="$*" skip=0
+# Leave out an option: each word given, wherever it stands with what follows it here.
+without() {{
+    local kept=() word i
+    for ((i = 0; i < ${{#words[@]}}; i++)); do
+        for word; do
+            [[ "${{words[i]}} ${{words[i + 1]-}}" == $word ]] && i=$((i + 1)) && continue 2
+        done
+        kept+=("${{words[i]}}")
+    done
+    words=("${{kept[@]}}")
+}}
+words=("$@")
+is_agent() {{ [[ $all == *role=agent* ]]; }}
+is_internal() {{ [[ $1 == network && $2 == create && $all == *role=internal* ]]; }}
+{change}
+exec "$real" "${{words[@]}}"
+"""
+# By the seal: how it is broken, and what is said of it.
+BREAKS = {
+    "gateway": ("without '--opt *inhibit_ipv4*'", "tcp 10."),
+    "routes": (
+        '[[ $1 == start && $2 != -ai ]] && "$real" network connect "claude-bottle-egress-$agent" "$2" >/dev/null',
+        "another network, by ",
+    ),
+    "capabilities": ("is_agent && without '--cap-drop ALL'", "CapBnd is "),
+    "sidecar": (
+        "if [[ $1 == start && $2 == -ai ]]; then\n"
+        '    sed \'s/^mode: strict/mode: balanced/; s/^enforce: true/enforce: false/\' | "$real" "$@"; exit\n'
+        "fi",
+        "its mode is balanced",
+    ),
+    "ipv6": (
+        'is_internal "$@" && words=("${words[@]/--ipv6=false/--ipv6}" --subnet "fd00:cb:${RANDOM:0:4}::/64")\n'
+        "is_agent && without '--sysctl *disable_ipv6*'",
+        "an address on eth0",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def metadata() -> Iterator[None]:
+    """What a broken bottle reaches at the clouds' address is this machine."""
+    words = [f"{seals.METADATA}/32", "dev", "lo"]
+    subprocess.run(["ip", "addr", "add", *words], check=True)
+    yield
+    subprocess.run(["ip", "addr", "del", *words], check=True)
+
+
+def shim(desk: Desk, folder: Path, change: str) -> None:
+    """Put a docker before the real one."""
+    folder.mkdir()
+    program = folder / "docker"
+    program.write_text(SHIM.format(docker=DOCKER, agent=desk.agent, change=change))
+    program.chmod(0o755)
+    desk.env["PATH"] = f"{folder}:{desk.env['PATH']}"
+
+
+def refused(desk: Desk, seal: str, said: str) -> None:
+    """Hold a start to what it does with a broken seal: no session, one line, and nothing stays (the desk looks)."""
+    done = desk.run("start", "-y", AGENT, "--", "-p", "hello")
+    errors = [line for line in done.stderr.splitlines() if ": error: " in line]
+    print(errors, done.stderr.splitlines()[-1])
+    assert done.returncode == 1 and len(errors) == 1, done.stderr
+    assert errors[0].startswith(f"claude-bottle: error: the bottle is not sealed: {seal}: {said}"), errors
+    assert "attaching to" not in done.stderr and "hint: " in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("seal", BREAKS)
+def test_a_broken_seal_is_found_and_there_is_no_session(desk: Desk, tmp_path: Path, seal: str) -> None:
+    change, said = BREAKS[seal]
+    shim(desk, tmp_path / "bin", change)
+    refused(desk, seal, said)
+
+
+@contextlib.contextmanager
+def resolver() -> Iterator[list[bytes]]:
+    """A resolver of ours on this machine's loopback that knows no name; yields what it is asked."""
+    asked: list[bytes] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((RESOLVER, 53))
+
+        def serve() -> None:
+            while question := server.recvfrom(512):
+                asked.append(question[0])
+                if question[0] == b"":
+                    return
+                server.sendto(question[0][:2] + b"\x81\x83" + question[0][4:], question[1])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.sendto(b"", (RESOLVER, 53))
+            thread.join()
+
+
+def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_one(desk: Desk, tmp_path: Path) -> None:
+    """Without ``--dns`` a 20.10 forwards what its host's own resolver knows; later ones do not from such a network."""
+    old = docker("version", "--format", "{{.Server.Version}}").startswith("20.")
+    ours = tmp_path / "resolv.conf"
+    ours.write_text(f"nameserver {RESOLVER}\n")
+    # The engine reads its host's file while a container starts: that long it is another one.
+    moment = f'mount --bind {ours} /etc/resolv.conf && trap "umount /etc/resolv.conf" EXIT && "$real" "$@"; exit'
+    swap = f"if [[ $1 == start && $2 != -ai ]]; then {moment}; fi\n" if old else ""
+    shim(desk, tmp_path / "bin", f"{swap}is_agent && without '--dns *' '--dns-opt *'")
+    if not old:
+        done = desk.run("start", "-y", AGENT, "--", "--version")
+        assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
+        return
+    with resolver() as asked:
+        refused(desk, "names", "udp 127.0.0.11:53 answered NXDOMAIN")
+    assert asked
+
+
+def test_all_seals_hold_at_a_start(desk: Desk) -> None:
+    done = desk.run("start", "-y", AGENT, "--", "--version")
+    assert done.returncode == 0 and "claude-bottle: sealed: 9 of 9 probes (0." in done.stderr, done.stderr
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return {name: outcome for name, outcome, _ in (line.split("\t") for line in done.stdout.splitlines())}
+
+
+def test_verify_looks_closely_and_leaves_nothing(desk: Desk) -> None:
+    """Beside a bottle that runs, whose addresses are looked at too; nothing is asked, and no secret is there."""
+    other = desk.terminal("start", "-y", AGENT)
+    until(lambda: container("agent"))
+    other.expect_exact("attaching to")
+    desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}})
+    done = desk.run("verify", AGENT)
+    assert done.returncode == 0, done.stderr
+    found = rows(done)
+    assert list(found)[:3] == ["routes", "gateway", "egress"] and "broken" not in found.values(), done.stdout
+    assert {"sibling", "ports", "ipv6-literal", "numeric", "sni", "host-names"} <= set(found)
+    assert found["ports"] == found["numeric"] == "held" and TOKEN not in done.stderr + done.stdout
+    end(other)
+
+
+def test_verify_finds_what_is_broken(desk: Desk, tmp_path: Path) -> None:
+    change, said = BREAKS["routes"]
+    shim(desk, tmp_path / "bin", change)
+    done = desk.run("verify", AGENT)
+    assert done.returncode == 1 and rows(done)["routes"] == "broken" and said in done.stderr, done.stderr
+
+
+def test_verify_sees_another_name_cut_off_in_a_tunnel(scene: Desk, scenery: Scenery) -> None:
+    done = scene.run("verify", AGENT)
+    assert done.returncode == 0 and rows(done)["sni"] == "held", (done.stdout, done.stderr)
+
+
+def test_the_token_is_not_in_a_bottle_whose_seal_is_broken(desk: Desk, tmp_path: Path) -> None:
+    """The program that would put the values there is held at its end, so that there is time to look."""
+    change, _ = BREAKS["routes"]
+    held = f'"$real" "$@"; touch {tmp_path}/there; read -r <{tmp_path}/go; exit'
+    hold = f"if [[ $1 == exec && $all == *seals* ]]; then {held}; fi"
+    os.mkfifo(tmp_path / "go")
+    shim(desk, tmp_path / "bin", f"{change}\n{hold}")
+    child = subprocess.Popen(
+        [desk.launcher, "start", "-y", AGENT], cwd=desk.cwd, env=desk.env, stdin=-3, stdout=-3, stderr=-3
+    )
+    until(lambda: (tmp_path / "there").exists())
+    there = docker("exec", container("agent"), "ls", "-A", "/run/claude-bottle")
+    (tmp_path / "go").write_text("\n")
+    assert child.wait(60) == 1 and there == ""
