@@ -12,7 +12,8 @@ from claude_bottle.lib.host.report import report
 
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
-START_USAGE = "start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 
 
 @click.group(invoke_without_command=True, add_help_option=False)
@@ -99,6 +100,7 @@ def list_command(what: str | None) -> int:
 @click.option("--remote-control", "remote_control", is_flag=True)
 @click.option("--yes", "-y", "yes", is_flag=True)
 @click.option("--quiet", "quiet", is_flag=True)
+@click.option("--receipt", "receipt")
 @click.argument("agent")
 @click.argument("rest", nargs=-1)
 @click.pass_context
@@ -110,6 +112,7 @@ def start(
     remote_control: bool,
     yes: bool,
     quiet: bool,
+    receipt: str,
     rest: tuple[str, ...],
 ) -> int:
     """Boot a bottle and hand over the terminal."""
@@ -120,7 +123,7 @@ def start(
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 

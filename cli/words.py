@@ -39,10 +39,13 @@ class _Reading:
 
     def __init__(self, command: ShellCommand) -> None:
         self.usage = command.usage
-        self.flags = {word: str(p.name) for p in command.params if isinstance(p, click.Option) for word in p.opts}
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        self.flags = {word: str(p.name) for p in options if p.is_flag for word in p.opts}
+        self.with_value = {word: str(p.name) for p in options if not p.is_flag for word in p.opts}
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
         self.operands = [p for p in arguments if p.name != "rest"]
         self.values: dict[str, Any] = dict.fromkeys(self.flags.values(), False)
+        self.values |= dict.fromkeys(self.with_value.values(), "")
         if len(arguments) > len(self.operands):
             self.values["rest"] = ()
         self.given: list[str] = []
@@ -57,7 +60,7 @@ class _Reading:
             if self.options_end or not (word.startswith("-") and len(word) > 1):
                 self._take_operand(word)
             else:
-                self._take_option(word)
+                self._take_option(word, words)
         return self.values | self._named()
 
     def _take_operand(self, word: str) -> None:
@@ -65,15 +68,23 @@ class _Reading:
             raise UsageError(f"unexpected argument: {word}", self.usage)
         self.given.append(word)
 
-    def _take_option(self, word: str) -> None:
+    def _take_option(self, word: str, others: list[str]) -> None:
+        name, equals, value = word.partition("=")
         if word == "--":
             self.options_end = True
         elif word == "--help":
             raise HelpAsked(self.usage)
         elif word in self.flags:
             self.values[self.flags[word]] = True
+        elif name in self.with_value:
+            self.values[self.with_value[name]] = self._value(name, value if equals else _next_value(others))
         else:
             raise UsageError(f"unknown option: {word}", self.usage)
+
+    def _value(self, option: str, value: str) -> str:
+        if not value:
+            raise UsageError(f"missing value for {option}", self.usage)
+        return value
 
     def _named(self) -> dict[str, str | None]:
         named = {str(p.name): word for p, word in zip_longest(self.operands, self.given)}
@@ -81,3 +92,8 @@ class _Reading:
             if operand.required and not named[str(operand.name)]:
                 raise UsageError(f"missing {operand.name} name", self.usage)
         return named
+
+
+def _next_value(words: list[str]) -> str:
+    """Take the next word, unless it is an option: a value that begins like one is written behind a ``=``."""
+    return "" if not words or words[0].startswith("-") else words.pop(0)

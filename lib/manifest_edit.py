@@ -12,6 +12,7 @@ from typing import Any
 
 from claude_bottle.lib import env, log
 from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.files.replace import replace
 from claude_bottle.lib.host import calls, process, run, terminal, wait
 from claude_bottle.lib.manifest import (
     FILE_NAME,
@@ -144,33 +145,11 @@ def manifest_rewrite(path: str, change: Callable[[dict[str, Any]], None]) -> Non
     try:
         old = Path(target).read_bytes() if manifest_exists(target) else b"{}"
         text = strict_json.rewrite(old, change)
-        _replace(target, text)
+        replace(target, text)
     except OSError as problem:
         raise BottleError(f"cannot write {path}", [reason(problem)]) from None
     except strict_json.NotJson as problem:
         raise BottleError(f"{FILE_NAME} at {path} is not valid JSON", [str(problem)]) from None
-
-
-def _replace(target: str, data: bytes) -> None:
-    fd, new = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=os.path.dirname(target))
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(new, _mode(target))
-        os.replace(new, target)
-    except BaseException:
-        os.unlink(new)
-        raise
-
-
-def _mode(target: str) -> int:
-    if os.path.exists(target):
-        return os.stat(target).st_mode & 0o7777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def edit(agent: str, environ: Mapping[str, str], cwd: str) -> int:

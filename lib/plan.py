@@ -52,6 +52,7 @@ class Request:
     remote_control: bool = False
     yes: bool = False
     quiet: bool = False
+    receipt: str = ""
     claude_args: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ from claude_bottle.lib import approved, env_resolve, log, plan, runner, session,
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
 from claude_bottle.lib.teardown.journal import Journal, new_launch
@@ -33,7 +34,9 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
         BottleError: no engine answers, or the plan is at fault; nothing has been made.
     """
     engine, planned = plan_for(asking, request, cwd)
-    return with_teardown(engine, lambda journal: _launch(engine, planned, journal), report)
+    receipt = Receipt(planned)
+    status = with_teardown(engine, lambda journal: _launch(engine, planned, journal, receipt), report)
+    return receipt.end(status, report)
 
 
 def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callable[[BaseException], int]) -> int:
@@ -85,7 +88,7 @@ def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, p
         name.leave()
 
 
-def _launch(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
+def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Receipt) -> int:
     shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
@@ -94,17 +97,21 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     if planned.dry_run:
         plan.print_preflight(planned, shown)
         log.log_info("dry-run requested; not starting container.")
+        if planned.request.receipt:
+            log.log_info("a dry run writes no receipt")
         return 0
     secrets = plan.resolve_secrets(planned, os.environ, _ask)
     plan.print_preflight(planned, shown)
     if not planned.request.yes:
         terminal.confirm("launch this agent?")
         _remember(planned)
+    receipt.begin()
     gc.enable()  # a session may be long
     launch = Launch(engine, planned, journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
-    made["proof"].require()
-    agent = made["agent"]
+    agent, proof = made["agent"], made["proof"]
+    receipt.tested(engine, agent.identity, made["sidecar"].identity, proof.probes)
+    proof.require()
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
 
 

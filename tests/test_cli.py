@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = "usage: cli.sh start [--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] <agent> [-- <claude args>]\n"
+OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+USAGE = f"usage: cli.sh start {OPTIONS} <agent> [-- <claude args>]\n"
 
 
 def cli(*words: str | bytes, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
@@ -33,6 +34,13 @@ def packages() -> None:
         (["start", "-h"], "unknown option: -h"),
         (["start", "--", "a", "--cwd"], "unexpected argument: --cwd"),
         (["start", "a", "--yes=1"], "unknown option: --yes=1"),
+        (["start", "a", "--receipt"], "missing value for --receipt"),
+        (["start", "a", "--receipt="], "missing value for --receipt"),
+        (["start", "--receipt", "", "a"], "missing value for --receipt"),
+        (["start", "--receipt", "--yes", "a"], "missing value for --receipt"),
+        (["start", "--receipt", "--", "a"], "missing value for --receipt"),
+        (["start", "--receipt", "a"], "missing agent name"),
+        (["start", "a", "--receipts=x"], "unknown option: --receipts=x"),
     ],
 )
 def test_wrong_words_end_with_the_usage_line(words: list[str], what: str) -> None:

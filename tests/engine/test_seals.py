@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 from claude_bottle.lib import seals
 
 from fixtures.scenery import Scenery
+from tests.sidecar import SIDECAR
 
 from .conftest import AGENT, TOKEN, Desk, container, docker, end, until
 
@@ -94,6 +96,21 @@ def test_a_broken_seal_is_found_and_there_is_no_session(desk: Desk, tmp_path: Pa
     change, said = BREAKS[seal]
     shim(desk, tmp_path / "bin", change)
     refused(desk, seal, said)
+
+
+def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_path: Path) -> None:
+    change, said = BREAKS["capabilities"]
+    shim(desk, tmp_path / "bin", change)
+    path = tmp_path / "receipt.json"
+    done = desk.run("start", "-y", "--receipt", str(path), AGENT)
+    found = json.loads(path.read_text())
+    broken = [
+        (probe["name"], probe["detail"][: len(said)]) for probe in found["probes"] if probe["outcome"] == "broken"
+    ]
+    assert (done.returncode, found["status"], broken) == (1, 1, [("capabilities", said)]), done.stderr
+    ids = docker("image", "inspect", "--format", "{{.Id}}", found["images"]["agent"], SIDECAR).split()
+    assert list(found["images"].values()) == ids  # the agent's tag may be another checkout's by now
+    assert TOKEN not in path.read_text()
 
 
 @contextlib.contextmanager
