@@ -46,6 +46,8 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.
+
+What an engine's part below does not have has not been run on it.
 """
 WHAT = {
     "fail": "the call fails",
