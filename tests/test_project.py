@@ -215,7 +215,10 @@ def test_one_line_of_the_plan_names_all_that_may_hold_credentials(run: Run) -> N
     (run.cwd / ".aws").symlink_to("/root")
     git(run.cwd, "config", "remote.origin.url", f"https://me:{SECRET}@git.example.org/x.git")
     run.env["HOME"] = str(run.cwd)
-    write(run.cwd, **{".claude/skills/s/SKILL.md": ""})
+    write(
+        run.cwd,
+        **{".claude/skills/s/SKILL.md": "", "claude-bottle.json": (run.home / "claude-bottle.json").read_text()},
+    )
     err = start(run)
     found = "your home folder, .netrc, .env, a token in .git/config"
     assert f"claude-bottle: warning: the bottle gets what may hold credentials: {found}\n" in err
