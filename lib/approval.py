@@ -23,6 +23,7 @@ from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, as_list, as_obje
 from claude_bottle.lib.schema.schema_check import Place, json_path
 
 SOURCE = f"from ./{FILE_NAME}"
+STEERING = ("ANTHROPIC_", "CLAUDE_")  # names of what tells the client where to go, and with which token
 NOTHING: Mapping[Place, None] = MappingProxyType({})
 
 
@@ -146,6 +147,8 @@ def _env_entries(place: Place, env: dict[str, Any]) -> Iterator[Entry]:
         elif entry.mode == "secret":
             asked = f"a secret, asked for as {_quoted(entry.text)}" if entry.text else "a secret"
             yield _entry((*place, name), asked, value)
+        elif name.startswith(STEERING):
+            yield _entry((*place, name), "where the client takes the token", value)
 
 
 def _ssh_entry(place: Place, entry: dict[str, Any]) -> Entry:

@@ -65,6 +65,8 @@ ONE: dict[str, Any] = HOME["bottles"]["box"]["ssh"][0]  # type: ignore[index]
         (of_box(env={"WORD": "?"}), ["$.bottles.box.env.WORD : a secret"]),
         (of_box(env={"P": "?say \u202eit"}), ['$.bottles.box.env.P : a secret, asked for as "say \u202eit"']),
         (of_box(env={"https_proxy": "http://x"}), ["$.bottles.box.env.https_proxy : a proxy variable"]),
+        (of_box(env={"ANTHROPIC_BASE_URL": "https://sentry.io"}),
+            ["$.bottles.box.env.ANTHROPIC_BASE_URL : where the client takes the token"]),
         (of_box(egress={"allowlist": ["b.example", "c.example"]}),
             ["$.bottles.box.egress.allowlist[1] : the host c.example"]),
         (of_box(ssh=[ONE, {**ONE, "Port": 23}]),
