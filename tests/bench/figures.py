@@ -144,6 +144,7 @@ TARGETS = {
     "up 50": Target(floor=2.5),
     "gone 50": Target(floor=2.5),
     "memory 50": Target(value=1.8 * GIB),
+    "self-test": Target(value=0.3),
     "cleanup": Target(shell=0.3),
     "calls": Target(value=16),
 }
@@ -160,6 +161,7 @@ TITLES = {
     "memory": "{} waiting: memory of launchers and reapers",
     "clients": "{} waiting: memory of docker clients",
     "peak": "{} at once: most memory of launchers and reapers",
+    "self-test": "the self-test in the bottle, by its own clock",
     "cleanup": "`cleanup` of 50 containers and 50 networks",
     "calls": "docker calls of a plain start and teardown",
 }

@@ -29,6 +29,7 @@ launcher around it (`tests/bench/floor.sh`): the distance to it is what a launch
 | c | `--help`, `list`, `info`, `start --dry-run` | `--pairs` |
 | d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
 | e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
+| s | the bottle's self-test, by its own clock | `--pairs` |
 | n | docker calls, counted in a run of its own | once |
 | p | when each of them begins and ends, in a run of its own, which the looking at makes a little longer | once |
 

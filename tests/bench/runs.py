@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,12 @@ echo "$$ $EPOCHREALTIME $what" >>{log}
 status=$?
 echo "$$ $EPOCHREALTIME" >>{log}
 exit $status
+"""
+
+# Keeps what the bottle's self-test says, its own clock among it.
+LISTENING = """#!/bin/bash
+[[ "$*" == *claude-bottle-seals* ]] || exec {docker} "$@"
+{docker} "$@" | tee -a {log}
 """
 
 Values = dict[str, float]
@@ -202,6 +209,14 @@ def profile(sides: Sides, folder: Path) -> list[Timed]:
         else:
             found.append((began[pid][0], round(began[pid][1], 3), round(at, 3)))
     return sorted(found, key=lambda call: call[1])
+
+
+def self_test(sides: Sides, side: str) -> Values:
+    """Return how long the self-test in the bottle took, by its own clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, lines = _noted(sides, side, Path(folder), LISTENING)
+    (seconds,) = (line.split("\t")[1] for line in lines if line.startswith("seconds\t"))
+    return {"self-test": float(seconds)}
 
 
 def _noted(sides: Sides, side: str, folder: Path, script: str) -> tuple[Launch, list[str]]:
