@@ -17,7 +17,7 @@ from tests.reliability import kept
 from tests.reliability.launches import One, Place, place
 from tests.reliability.private import Private, private
 
-POINTS = ("build", "network create internal", "create agent", "start sidecar", "exec prepare", "exec session", "rm")
+POINTS = ("build", "network create internal", "create agent", "start sidecar", "exec seals", "exec session", "rm")
 HOWS = ("restarts", "dies and comes back later")
 BEGIN_SECONDS = 180.0
 GIVE_UP_SECONDS = 180.0

@@ -36,7 +36,7 @@ def kind(words: list[str]) -> str:
     if verb == "start":
         return "start sidecar" if "-ai" in words else "start agent"
     if verb == "exec":
-        return "exec session" if "-it" in words or "-t" in words else "exec prepare"
+        return "exec session" if "-it" in words or "-t" in words else "exec seals"
     return VERBS.get(verb, verb)
 
 
