@@ -20,7 +20,7 @@ class Asked(Run):
     def __init__(self, folder: Path, bottle: dict[str, Any], **facts: Any) -> None:
         super().__init__(folder, info=facts)
         manifest = {"bottles": {"b": bottle}, "agents": {"a": {"bottle": "b"}}}
-        (self.cwd / "claude-bottle.json").write_text(json.dumps(manifest))
+        (self.home / "claude-bottle.json").write_text(json.dumps(manifest))
 
     def end(self) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
@@ -115,7 +115,7 @@ def test_a_limit_that_is_none_is_said_with_its_place_and_makes_nothing(
     for command in ("start", "info"):
         first, hint, *_ = run.plan(command)
         assert first.startswith(f"error: bottle 'b': {said}"), first
-        assert hint.startswith(f"hint: {run.cwd}/claude-bottle.json: $.bottles.b.{said.split()[0]}"), hint
+        assert hint.startswith(f"hint: {run.home}/claude-bottle.json: $.bottles.b.{said.split()[0]}"), hint
         assert "allowed: " in hint
 
 
@@ -137,10 +137,10 @@ def test_more_than_the_engine_has_is_said_before_the_question(tmp_path: Path) ->
     run = Asked(tmp_path, {"limits": {"cpus": 2.5, "memory": "4g"}}, MemTotal=2 * GIB)
     assert run.plan() == [
         "error: bottle 'b': limits.cpus is 2.5, but the engine has 2",
-        f"hint: {run.cwd}/claude-bottle.json: $.bottles.b.limits.cpus",
+        f"hint: {run.home}/claude-bottle.json: $.bottles.b.limits.cpus",
     ]
     run = Asked(tmp_path / "memory", {"limits": {"cpus": 2, "memory": "4g"}}, MemTotal=2 * GIB)
-    place = f"{run.cwd}/claude-bottle.json: $.bottles.b.limits.memory"
+    place = f"{run.home}/claude-bottle.json: $.bottles.b.limits.memory"
     assert f"warning: bottle 'b': limits.memory is 4g, but the engine has 2.0g ({place})" in run.plan()
     assert run.end().returncode == 0 and run.options()["--memory"] == str(4 * GIB)
 
@@ -186,7 +186,7 @@ def test_the_users_own_word_of_a_runtime_is_before_the_manifests(
 def test_a_runtime_that_the_engine_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
     run = Asked(tmp_path, {"runtime": "runsc"}, Runtimes={"runc": {}, "io.containerd.runc.v2": {}})
     has = "hint: it has io.containerd.runc.v2, runc"
-    place = f"hint: {run.cwd}/claude-bottle.json: $.bottles.b.runtime"
+    place = f"hint: {run.home}/claude-bottle.json: $.bottles.b.runtime"
     assert run.plan() == ["error: bottle 'b': the engine has no runtime 'runsc'", place, has]
     run.env["CLAUDE_BOTTLE_RUNTIME"] = "kata"
     assert run.plan() == ["error: CLAUDE_BOTTLE_RUNTIME: the engine has no runtime 'kata'", has]

@@ -121,20 +121,19 @@ def _tell(items: list[Item], kept: dict[str, str]) -> None:
 def sweep(engine: Engine, parent: str) -> Work[None]:
     """Find and remove what dead launches have left, beside a start that does not depend on it.
 
-    A failure is a warning. Where another process of this installation sweeps already, this one leaves it to that.
+    A failure is a warning. Where another process of this installation removes already, this one leaves it to that.
 
     Args:
         engine: to ask.
         parent: see ``find_stale``.
     """
     patient = engine.bounded(time.monotonic() + SILENT_SECONDS, run.on_signal)
-    with only_sweep() as mine:
-        if not mine:
-            return
-        try:
-            items = yield from find_stale(patient, parent)
-            if items:
-                yield from remove(patient, items)
-        except (LookFailed, OSError) as problem:
-            why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
-            log.log_warn(f"could not look for what killed launches have left: {why}", lines=True)
+    try:
+        items = yield from find_stale(patient, parent)
+        if items:
+            with only_sweep() as mine:
+                if mine:
+                    yield from remove(patient, items)
+    except (LookFailed, OSError) as problem:
+        why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
+        log.log_warn(f"could not look for what killed launches have left: {why}", lines=True)

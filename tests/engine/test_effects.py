@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 import pytest
+from claude_bottle.lib import seals
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
@@ -58,6 +59,10 @@ DECLARED = [
         for path in ("/run", "/usr", "/usr/local", "/usr/local/bin")
     ),
     *(Row(8, f"bottle.changed.{path}", None, "A") for path in ("/run/claude-bottle", SESSION)),
+    Row(110, f"bottle.changed.{seals.PROGRAM}", None, "A"),
+    Row(110, f"bottle.files.{seals.PROGRAM}", None, "0:0 755 *"),
+    Row(119, f"{STAGE}/owner.kind", None, "100600"),
+    Row(119, f"{STAGE}/owner.content", None, "*"),
     Row(8, "bottle.files./run/claude-bottle", None, "1000:1000 700 folder"),
     Row(8, f"bottle.files.{SESSION}", None, "0:0 755 *"),
     *(
