@@ -177,7 +177,7 @@ def test_an_outage_in_a_start_is_said_and_waited_out(tmp_path: Path, call: str) 
     run.fake.down()
     run.fake.release(fault)
     before = len(run.fake.calls())
-    assert until(lambda: ["info"] in [done["argv"] for done in run.fake.calls()[before:]])
+    assert until(lambda: "info" in [done["argv"][0] for done in run.fake.calls()[before:]])
     run.fake.up()
     status, err = run.ended(child)
     assert (status, run.clean()) == (1, True), err
