@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +58,7 @@ def box(fake: FakeDocker, name: str = SIDECAR) -> dict[str, Any]:
 def attached(fake: FakeDocker) -> subprocess.Popen[bytes]:
     make_bottle(fake)
     child = begin(fake, f"start -ai {SIDECAR}", b"a: 1\n")
-    assert until(lambda: "config" in box(fake))
+    assert until(lambda: "config" in box(fake) and select.select([child.stdout], [], [], 0)[0])  # its word is there
     return child
 
 
