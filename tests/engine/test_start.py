@@ -240,12 +240,13 @@ def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, tmp_
 
 
 def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(tmp_path: Path) -> None:
-    desks = [Desk(tmp_path / f"desk-{number}") for number in range(5)]
-    children = [each.terminal("start", "-y", AGENT) for each in desks]
+    agent = f"{AGENT}-five"  # whose sidecars nobody connects to the scenery
+    desks = [Desk(tmp_path / f"desk-{number}", agent) for number in range(5)]
+    children = [each.terminal("start", "-y", agent) for each in desks]
     for child in children:
-        child.expect_exact(f"attaching to claude-bottle-{AGENT}", timeout=300)
+        child.expect_exact(f"attaching to claude-bottle-{agent}", timeout=300)
     assert running(desks[0]) == (5, 5)
-    boxes = [container(role).split() for role in ("agent", "sidecar")]
+    boxes = [container(role, agent).split() for role in ("agent", "sidecar")]
     name, attached = "{{.Name}}", "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}"
     names, networks = (docker("inspect", "-f", form, *boxes[0], *boxes[1]).splitlines() for form in (name, attached))
     assert len(set(names)) == 10
