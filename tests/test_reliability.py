@@ -49,7 +49,7 @@ def test_outcomes_take_the_place_of_earlier_ones_of_the_same_fault_only(
         (["network", "create", "--label", "claude-bottle.role=egress"], "network create egress"),
         (["start", "-ai", "x"], "start sidecar"),
         (["exec", "-it", "x", "claude"], "exec session"),
-        (["exec", "-i", "x", "env"], "exec prepare"),
+        (["exec", "-i", "x", "env"], "exec seals"),
         (["network", "rm", "x"], "network rm"),
     ],
 )
