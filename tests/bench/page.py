@@ -46,8 +46,8 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`.
 - `y` to the first byte: the floor itself takes six tenths of the shell's time, and the port is within a tenth of the
   floor. Left are a build, two networks, two containers, a copy, two starts and two execs; what waits for nothing runs
   beside the rest, and two processors are busy with it.
-- The self-test came after these figures: where an address is silent, it adds a quarter of a second to the time until the
-  session, to the port and to the floor alike.
+- The self-test came after these figures: where an address is silent, it adds a quarter of a second to the time until
+  the session, to the port and to the floor alike.
 - Many at once: both processors are the engine's from the first start to the last; who asks makes little difference.
 - Docker calls: two more than the figures below say, for what killed launches have left; they are made beside the
   sidecar's and the agent's start, and nothing waits for them but the session, where they come last.
