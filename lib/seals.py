@@ -25,6 +25,8 @@ MOST_ADDRESSES = 8  # of the host
 _SECONDS = re.compile(r"\d{1,9}\.\d\d", re.ASCII)
 _LOCAL = Path("/proc/net/fib_trie")
 _FIREWALL = "the engine lets an internal network reach others: do its firewall rules work (iptables, nftables)?"
+_SIDECAR = "CLAUDE_BOTTLE_PIPELOCK_IMAGE must be a pipelock of 2.3 that heeds its configuration"
+_IPV6 = "the engine gives an internal network IPv6: look at its daemon.json"
 _HELP = {
     "routes": "the engine has put the bottle on another network too: what starts containers on this engine?",
     "gateway": "the engine gives its host an address on an internal network: it must know the option inhibit_ipv4",
@@ -33,9 +35,14 @@ _HELP = {
     "metadata": _FIREWALL,
     "sibling": _FIREWALL,
     "names": "the engine's resolver answers the bottle: it does not heed --dns",
-    "ipv6": "the engine gives an internal network IPv6: look at its daemon.json",
+    "ipv6": _IPV6,
     "capabilities": "the engine or its runtime does not heed --cap-drop and no-new-privileges",
-    "sidecar": "CLAUDE_BOTTLE_PIPELOCK_IMAGE must be a pipelock of 2.3 that heeds its configuration",
+    "sidecar": _SIDECAR,
+    "ports": _SIDECAR,
+    "ipv6-literal": _IPV6,
+    "numeric": _SIDECAR,
+    "sni": _SIDECAR,
+    "host-names": _FIREWALL,
 }
 # What a start looks at.
 AT_LAUNCH = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
