@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError, reason
-from claude_bottle.lib.host import wait
+from claude_bottle.lib.host import run
+from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make, state_write
 from claude_bottle.lib.schema.manifest_words import FILE_NAME
 
 STORE = "approved.json"
 LOCK_SECONDS = 5.0  # another start holds the lock for milliseconds
-RETRY_SECONDS = 0.02
 
 Approved = dict[str, dict[str, str]]
 
@@ -58,7 +57,9 @@ def remember(environ: Mapping[str, str], cwd: str, digests: Mapping[str, str]) -
         raise BottleError("the approval cannot be remembered", ["HOME is no whole path"])
     try:
         state_make(folder)
-        with _locked(folder):
+        with locked([folder], time.monotonic() + LOCK_SECONDS, run.on_signal) as mine:
+            if not mine:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             _write(folder / STORE, _key(cwd), digests)
     except OSError as problem:
         raise BottleError(f"the approval cannot be remembered in {folder}: {reason(problem)}") from None
@@ -91,29 +92,6 @@ def _is_digests(value: Any) -> bool:
 
 def _why(problem: Exception) -> str:
     return reason(problem) if isinstance(problem, OSError) else "it is damaged"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock.
-
-    Raises:
-        OSError: somebody else holds it for too long.
-    """
-    fd, end = os.open(folder, os.O_RDONLY | os.O_CLOEXEC), time.monotonic() + LOCK_SECONDS
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise
-                wait.check_signals()
-                wait.pause(RETRY_SECONDS)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _write(path: Path, key: str, digests: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.host import locks
 from claude_bottle.lib.teardown import slots
 
 from tests.checkout import clone
@@ -76,6 +77,6 @@ def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
             return math.inf
 
         with slots.removal_slot(time.monotonic() + 60, check):
-            assert [slots._free_one([file]) for file in files[: slots.SLOTS]] == [None] * slots.SLOTS
+            assert [locks.free_one([file]) for file in files[: slots.SLOTS]] == [None] * slots.SLOTS
             assert [other.poll() is None for other in others] == [number != 5 for number in range(slots.SLOTS)]
     assert len(waits) == 3
