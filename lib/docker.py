@@ -19,6 +19,7 @@ from claude_bottle.lib.teardown.journal import Journal
 
 MAX_CONTAINER_NUMBER = 99
 MOST_STARTS = 20
+AMBIGUOUS = "is ambiguous"  # of a name that two networks have
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
 _CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
 _ID = re.compile("[0-9a-f]{12,64}")
@@ -207,13 +208,12 @@ def start(begin: Callable[[], Asked]) -> Work[tuple[Asked, run.Result]]:
     Returns:
         The call that was answered, and the answer.
     """
-    for _ in range(MOST_STARTS - 1):
+    for _ in range(MOST_STARTS):
         call = begin()
         started = yield call
-        if "is ambiguous" not in started.failure:
-            return call, started
-    call = begin()
-    return call, (yield call)
+        if AMBIGUOUS not in started.failure:
+            break
+    return call, started
 
 
 def image_context() -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import calls, run
+from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Begun, Call, Work
 
 DEFAULT_CONTEXT = "default"
@@ -143,10 +143,6 @@ class Engine:
             check: see ``Call``.
         """
         return replace(self, until=until, check=check)
-
-    def query(self, words: Sequence[str]) -> run.Result:
-        """Ask docker for something, and wait for the answer."""
-        return calls.perform(calls.one(self.question(words)))
 
     def foreground(self, words: Sequence[str], *, no_stdin: bool = False) -> run.Process:
         """Start docker with our own three streams, in our process group: it has the terminal.

@@ -21,7 +21,7 @@ Routes = Collection[IPv4Network]
 # Without it the host listens on the bridge's gateway address even of an internal network.
 SEALED = ("--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true")
 _OPTIONS = {INTERNAL: SEALED, EGRESS: ()}
-TAKEN = ("already exists", "is ambiguous")  # of the name, once or more often
+TAKEN = ("already exists", docker.AMBIGUOUS)  # of the name, once or more often
 OVERLAP = "Pool overlaps with other one on this address space"
 
 

@@ -26,7 +26,7 @@ from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.problems import Gathered
-from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
+from claude_bottle.lib.schema.manifest_parse import Bottle, EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
 from claude_bottle.lib.summary import Grants
 
@@ -179,6 +179,10 @@ class _Draft:
         return manifest.manifest_agent_bottle(self.found, self.agent)
 
     @property
+    def granted(self) -> Bottle:
+        return manifest.manifest_bottle(self.found, self.bottle)
+
+    @property
     def skills(self) -> tuple[str, ...]:
         return manifest.manifest_agent_skills(self.found, self.agent)
 
@@ -217,7 +221,7 @@ class _Draft:
             pipelock_hosts.pipelock_check_allowlist(found, bottle)
         with self.gathered:
             limits.limits_check(found, bottle)
-            limits.limits_check_engine(manifest.manifest_bottle(found, bottle), self.settings.runtime, self.facts)
+            limits.limits_check_engine(self.granted, self.settings.runtime, self.facts)
         with self.gathered:
             env_resolve.env_check(found, bottle)
         with self.gathered:
@@ -237,7 +241,6 @@ class _Draft:
         self.approval = asked
 
     def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
-        bottle = manifest.manifest_bottle(self.found, self.bottle)
         return Plan.of(
             self.found,
             self.agent,
@@ -255,7 +258,7 @@ class _Draft:
             warnings=tuple(self._warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
-            confinement=tuple(limits.limits_options(bottle, self.settings.runtime, self.facts)),
+            confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
             approval=self.approval,
         )
 
@@ -265,7 +268,7 @@ class _Draft:
         entries = env_resolve.env_entries(self.found, self.bottle)
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
-        yield from limits.limits_warnings(manifest.manifest_bottle(self.found, self.bottle), self.facts)
+        yield from limits.limits_warnings(self.granted, self.facts)
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
 

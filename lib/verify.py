@@ -44,7 +44,6 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     for warning in planned.warnings:
         log.log_warn(warning)
-    stage.stage_write(Path(shown), planned)
     siblings = tuple(perform(_siblings(engine)))
     allowed = next(host for host in planned.hosts if "*" not in host)
     test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
