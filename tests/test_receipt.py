@@ -185,20 +185,15 @@ def test_a_no_leaves_an_earlier_receipt(run: Receipted) -> None:
     assert run.path.read_text() == "of an earlier start"
 
 
-def test_what_cannot_be_written_after_all_is_an_error_and_nothing_else_is_lost(run: Receipted) -> None:
+@pytest.mark.parametrize(("own", "status"), [(0, 1), (7, 7)])
+def test_what_cannot_be_written_after_all_is_an_error_and_a_sessions_own_failure_stays(
+    run: Receipted, own: int, status: int
+) -> None:
     folder = run.path.parent / "gone"
     folder.mkdir()
     run.path = folder / "receipt.json"
-    run.fake.session(f"rm -r {folder}; exit 0")
-    assert f"error: cannot write the receipt to {run.path}" in run.start(status=1)
-
-
-def test_a_sessions_own_status_stays_where_the_receipt_cannot_be_written(run: Receipted) -> None:
-    folder = run.path.parent / "gone"
-    folder.mkdir()
-    run.path = folder / "receipt.json"
-    run.fake.session(f"rm -r {folder}; exit 7")
-    assert f"error: cannot write the receipt to {run.path}" in run.start(status=7)
+    run.fake.session(f"rm -r {folder}; exit {own}")
+    assert f"error: cannot write the receipt to {run.path}" in run.start(status=status)
 
 
 def test_a_link_stays_one_and_a_file_keeps_its_mode(run: Receipted) -> None:

@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from fixtures import scenery as scenery_program
 from fixtures.scenery import Scenery
+from tests.checkout import clone
 from tests.sidecar import SIDECAR
 
 from . import inventory
@@ -28,6 +30,9 @@ PROJECT = f"cb-scenery-test-{os.getpid()}"
 PROMPT = "The magic word is zebra."
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
 GIT_HOST = "cb-git-host:latest"
+SHELL_IMAGE = f"cb-shell-{os.getpid()}"
+SHELL_BASE = f"{SHELL_IMAGE}-base"  # every start of every checkout moves the usual tag
+SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
 
@@ -283,3 +288,38 @@ def session(scene: Desk) -> Iterator[pexpect.spawn]:
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     until(client_runs)
     yield child
+
+
+def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
+    """Return a launcher whose image has a shell in the client's place.
+
+    Args:
+        folder: where to; it must not exist.
+        tag: of the image.
+        lines: of the Dockerfile, run as root.
+    """
+    docker("build", "-q", "-t", SHELL_BASE, str(ROOT))
+    clone(folder)
+    (folder / ".venv-run").symlink_to(ROOT / ".venv-run")
+    client = " ".join(map(shlex.quote, SHELL_CLIENT.splitlines()))
+    (folder / "Dockerfile").write_text(
+        f"FROM {SHELL_BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
+        f" printf '%s\\n' {client} >claude && chmod 755 claude &&"
+        " mkdir -p /home/node/.claude/skills/review && chown node /home/node/.claude/skills/review\n" + lines
+    )
+    docker("build", "-q", "-t", tag, str(folder))
+    return folder / "cli.sh"
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield checkout(tmp_path_factory.mktemp("checkout") / "clone", SHELL_IMAGE)
+    docker("rmi", "-f", SHELL_IMAGE, SHELL_BASE)
+
+
+@pytest.fixture
+def shell(desk: Desk, launcher: Path) -> Desk:
+    """A desk whose client is a shell that reads what it does from its stdin."""
+    desk.launcher = launcher
+    desk.env["CLAUDE_BOTTLE_IMAGE"] = SHELL_IMAGE
+    return desk

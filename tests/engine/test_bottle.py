@@ -14,15 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import clone
+from .conftest import AGENT, ROOT, SHELL_IMAGE, Desk, checkout, container, docker, end, leftovers, until
 
-from .conftest import AGENT, ROOT, Desk, container, docker, end, leftovers, until
-
-IMAGE = f"cb-shell-{os.getpid()}"
-PROXIED = f"{IMAGE}-proxied"
-BASE = f"{IMAGE}-base"  # every start of every checkout moves the usual tag
+PROXIED = f"{SHELL_IMAGE}-proxied"
 STEERED = "/tmp/steered"
-CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 PROGRAMS = ("sh", "rm", "env", "cat", "mkdir", "chmod", "seq", "socat", "ssh-agent", "ssh-add", "perl")
 # The image's own variables: a helper that heeds one leaves a file of root's, or does not run.
 HOSTILE_IMAGE = (
@@ -32,41 +27,6 @@ HOSTILE_IMAGE = (
     "USER node\n"
     "ENV PATH=/opt/own:/usr/local/bin:/usr/bin:/bin BASH_ENV=/opt/own/rc ENV=/opt/own/rc PERL5OPT=-Mnone\n"
 )
-
-
-def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
-    """Return a launcher whose image has a shell in the client's place.
-
-    Args:
-        folder: where to; it must not exist.
-        tag: of the image.
-        lines: of the Dockerfile, run as root.
-    """
-    docker("build", "-q", "-t", BASE, str(ROOT))
-    clone(folder)
-    (folder / ".venv-run").symlink_to(ROOT / ".venv-run")
-    client = " ".join(map(shlex.quote, CLIENT.splitlines()))
-    (folder / "Dockerfile").write_text(
-        f"FROM {BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
-        f" printf '%s\\n' {client} >claude && chmod 755 claude &&"
-        " mkdir -p /home/node/.claude/skills/review && chown node /home/node/.claude/skills/review\n" + lines
-    )
-    docker("build", "-q", "-t", tag, str(folder))
-    return folder / "cli.sh"
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield checkout(tmp_path_factory.mktemp("checkout") / "clone", IMAGE)
-    docker("rmi", "-f", IMAGE, BASE)
-
-
-@pytest.fixture
-def shell(desk: Desk, launcher: Path) -> Desk:
-    """A desk whose client is a shell that reads what it does from its stdin."""
-    desk.launcher = launcher
-    desk.env["CLAUDE_BOTTLE_IMAGE"] = IMAGE
-    return desk
 
 
 def said(desk: Desk, script: str, *flags: str) -> str:
@@ -150,8 +110,8 @@ def test_a_manifests_values_are_the_sessions_alone(shell: Desk) -> None:
 
 
 def test_an_images_own_environment_steers_no_helper(desk: Desk, tmp_path: Path) -> None:
-    desk.env["CLAUDE_BOTTLE_IMAGE"] = f"{IMAGE}-hostile"
-    desk.launcher = checkout(tmp_path / "clone", f"{IMAGE}-hostile", HOSTILE_IMAGE)
+    desk.env["CLAUDE_BOTTLE_IMAGE"] = f"{SHELL_IMAGE}-hostile"
+    desk.launcher = checkout(tmp_path / "clone", f"{SHELL_IMAGE}-hostile", HOSTILE_IMAGE)
     try:
         keys, skills = key_and_skill(desk)
         desk.manifest({"env": {"A": "b"}, "ssh": keys}, {"skills": skills})
@@ -159,7 +119,7 @@ def test_an_images_own_environment_steers_no_helper(desk: Desk, tmp_path: Path) 
             assert ask(child, f"/usr/bin/test -e {STEERED}; echo $?") == "1\n"
             assert ask(child, "echo $A $PERL5OPT") == "b -Mnone\n"
     finally:
-        docker("rmi", "-f", f"{IMAGE}-hostile")
+        docker("rmi", "-f", f"{SHELL_IMAGE}-hostile")
 
 
 def test_a_path_that_names_no_program_is_the_sessions_alone(shell: Desk) -> None:

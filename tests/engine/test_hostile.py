@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from . import inventory
-from .conftest import AGENT, Desk, container, docker, end, found_on_engine, leftovers
-from .test_bottle import checkout
+from .conftest import AGENT, Desk, checkout, container, docker, end, found_on_engine, leftovers
 
 IMAGE = f"cb-hostile-{os.getpid()}"
 WORKSPACE, SKILL = "/home/node/workspace", "/home/node/.claude/skills/shared"

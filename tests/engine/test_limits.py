@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .conftest import Desk, container, docker, leftovers, until
-from .test_bottle import BASE, ask, checkout, said, session
+from .test_bottle import ask, said, session
 
-IMAGE = f"cb-limits-{os.getpid()}"
 GIB = 1024**3
 PIDS = 300
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield checkout(tmp_path_factory.mktemp("checkout") / "clone", IMAGE)
-    docker("rmi", "-f", IMAGE, BASE)
-
-
-@pytest.fixture
-def shell(desk: Desk, launcher: Path) -> Desk:
-    """A desk whose image is the product's, with a shell in the client's place."""
-    desk.launcher = launcher
-    desk.env["CLAUDE_BOTTLE_IMAGE"] = IMAGE
-    return desk
 
 
 def limits(role: str) -> dict[str, Any]:
