@@ -65,9 +65,9 @@ BREAKS = {
 
 @pytest.fixture(autouse=True)
 def metadata() -> Iterator[None]:
-    """What a broken bottle reaches at the clouds' address is this machine."""
+    """What a broken bottle reaches at the clouds' address is this machine; a killed run may have left it so."""
     words = [f"{seals.METADATA}/32", "dev", "lo"]
-    subprocess.run(["ip", "addr", "add", *words], check=True)
+    subprocess.run(["ip", "addr", "replace", *words], check=True)
     yield
     subprocess.run(["ip", "addr", "del", *words], check=True)
 
