@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-_INTERCEPTION = "the launcher never intercepts TLS; the stand-in refuses tls_interception instead of ignoring it"
-
 EXCEPTIONS = {
-    "config/no-ca": _INTERCEPTION,
-    "config/open-ca-key": _INTERCEPTION,
-    "config/pkcs8-ca-key": _INTERCEPTION,
-    "config/not-a-ca": _INTERCEPTION,
-    "config/wide-keys": _INTERCEPTION,
-    "process/hardened": f"only because its configuration intercepts: {_INTERCEPTION}",
     "process/no-shell": "the image holds a Python, and so an operating system",
     "process/check-url": "the launcher asks check for a whole file, never for one URL",
     "strict/empty-target": "h11 ends a connection whose request line is malformed, without words",
@@ -22,4 +14,4 @@ EXCEPTIONS = {
 
 def exception(ident: str) -> str:
     """Return why the stand-in need not pass a case; empty if it must."""
-    return _INTERCEPTION if ident.startswith("intercept/") else EXCEPTIONS.get(ident, "")
+    return EXCEPTIONS.get(ident, "")

@@ -6,6 +6,7 @@
 from tests.pipelock.cases import (
     addresses,
     blocking,
+    brokered,
     config,
     endpoints,
     intercept,
@@ -26,6 +27,7 @@ __all__ = [
     "Differs",
     "addresses",
     "blocking",
+    "brokered",
     "config",
     "endpoints",
     "intercept",
