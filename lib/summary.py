@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from claude_bottle.lib import log
+from claude_bottle.lib import env, log
+from claude_bottle.lib.credential_values import TokenGoes, injections, token_goes
+from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import env_names
+from claude_bottle.lib.inspection import Watched, watched
 from claude_bottle.lib.manifest import (
     Manifest,
     manifest_agent_bottle,
@@ -22,7 +27,7 @@ from claude_bottle.lib.pipelock_hosts import (
     pipelock_allowlist_summary,
     private_hosts,
 )
-from claude_bottle.lib.schema.manifest_parse import Limit, SshEntry
+from claude_bottle.lib.schema.manifest_parse import Bottle, Credential, Dlp, Limit, SshEntry
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Grants:
     """What an agent is granted.
 
     Attributes:
+        settings: from the environment.
         agent: its name.
         bottle: its bottle's name, or an empty text.
         env_names: the variables of its session.
@@ -40,8 +46,16 @@ class Grants:
         listed: those of them that the bottle's own allowlist has.
         limits: those that the bottle itself sets.
         runtime: the engine's that is asked for, or an empty text.
+        credentials: those that the broker puts in, the token's first.
+        sources: where the values of the manifest's own come from.
+        token_goes: who gets the caller's token.
+        exposed: variables of the session that hold a secret, and why.
+        watched: what becomes of the traffic of each of the hosts.
+        dlp: what becomes of a secret that is found in it.
+        brokered: the hosts that the broker stands before, sorted.
     """
 
+    settings: env.Settings
     agent: str
     bottle: str
     env_names: tuple[str, ...]
@@ -52,10 +66,23 @@ class Grants:
     listed: tuple[str, ...]
     limits: tuple[Limit, ...]
     runtime: str
+    credentials: tuple[Injection, ...]
+    sources: tuple[Credential, ...]
+    token_goes: TokenGoes
+    exposed: tuple[tuple[str, str], ...]
+    watched: tuple[Watched, ...]
+    dlp: Dlp
+    brokered: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, manifest: Manifest, agent: str, ssh: tuple[SshEntry, ...], has_token: bool, runtime: str, **more: Any
+        cls,
+        manifest: Manifest,
+        agent: str,
+        ssh: tuple[SshEntry, ...],
+        settings: env.Settings,
+        environ: Mapping[str, str],
+        **more: Any,
     ) -> Self:
         """Return what an agent is granted.
 
@@ -63,22 +90,35 @@ class Grants:
             manifest: the merged one, checked.
             agent: its name.
             ssh: its bottle's entries.
-            has_token: whether a token is forwarded.
-            runtime: the user's own word of it, which is before the bottle's.
+            settings: from the environment; the user's own word of the runtime is before the bottle's.
+            environ: the caller's environment.
             more: what a subclass has besides.
         """
         bottle = manifest_agent_bottle(manifest, agent)
+        granted = manifest_bottle(manifest, bottle)
+        credentials = injections(granted, settings, environ)
+        brokered = tuple(sorted({host for injection in credentials for host in injection.hosts}))
+        hosts = allowed_hosts(manifest, bottle, ssh, brokered)
+        names = [*manifest_env_names(manifest, bottle), *(each.injection.variable for each in granted.credentials)]
         return cls(
+            settings=settings,
             agent=agent,
             bottle=bottle,
-            env_names=tuple(env_names(manifest_env_names(manifest, bottle), has_token)),
+            env_names=tuple(env_names(names, settings.has_token)),
             skills=manifest_agent_skills(manifest, agent),
             prompt=manifest_agent_prompt(manifest, agent),
             ssh=ssh,
-            hosts=allowed_hosts(manifest, bottle, ssh),
+            hosts=hosts,
             listed=listed_hosts(manifest, bottle),
-            limits=manifest_bottle(manifest, bottle).limits,
-            runtime=runtime or manifest_bottle(manifest, bottle).runtime,
+            limits=granted.limits,
+            runtime=settings.runtime or granted.runtime,
+            credentials=credentials,
+            sources=granted.credentials,
+            token_goes=token_goes(granted, settings),
+            exposed=tuple(_exposed(granted, settings)),
+            watched=watched(hosts, [entry.hostname for entry in ssh], dict(granted.inspect)),
+            dlp=granted.dlp,
+            brokered=brokered,
             **more,
         )
 
@@ -111,6 +151,16 @@ class Grants:
             log.labelled("  limits", ", ".join(f"{limit.name} {limit.text}" for limit in self.limits))
         if self.runtime:
             log.labelled("  runtime", self.runtime)
+
+
+def _exposed(bottle: Bottle, settings: env.Settings) -> Iterator[tuple[str, str]]:
+    """Yield the variables whose values are secrets that whoever works in the bottle can read."""
+    if token_goes(bottle, settings) == "bottle":
+        yield env.TOKEN_NAME, f"{env.IN_BOTTLE_VARIABLE}=1"
+    for entry in bottle.env:
+        launchers = entry.name in PROXY_NAMES or (entry.name == env.TOKEN_NAME and settings.has_token)
+        if entry.mode != "literal" and not launchers:
+            yield entry.name, "env"
 
 
 def _described(entry: SshEntry) -> str:
