@@ -126,6 +126,11 @@ def injections(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str
     return (token, *own)
 
 
+def has_login(bottle: Bottle) -> bool:
+    """Say whether one of a bottle's credentials is what Claude Code logs in with."""
+    return any(credential.injection.variable in CREDENTIALS for credential in bottle.credentials)
+
+
 def credentials_check_values(
     bottle: Bottle, settings: env.Settings, environ: Mapping[str, str], has_terminal: bool
 ) -> None:

@@ -28,12 +28,13 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     env.env_require_home(settings)
     found = manifest.manifest_load(cwd, settings.host_home)
     shown = _checked(found, agent, settings, environ)
-    for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle)):
+    for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle), *shown.inspect_warnings()):
         log.log_warn(warning)
     shown.say_agent()
     shown.say_env_and_skills()
     shown.say_prompt()
     shown.say_bottle(with_entries=True)
+    shown.say_traffic()
     log.data(())
     return 0
 

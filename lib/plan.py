@@ -277,6 +277,7 @@ class _Draft:
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
         yield from limits.limits_warnings(self.granted, self.facts)
+        yield from Grants.of(self.found, self.agent, self.ssh, self.settings, self.environ).inspect_warnings()
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
 
@@ -285,7 +286,8 @@ class _Draft:
             yield f"bottle '{self.bottle}': env '{name}' is set by claude-bottle; the manifest's value is ignored"
 
     def _login_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
-        if not self.settings.has_token and not env_resolve.env_has_login(entries, self.environ):
+        has_login = env_resolve.env_has_login(entries, self.environ) or credential_values.has_login(self.granted)
+        if not self.settings.has_token and not has_login:
             yield f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle"
         if self.request.remote_control and self.settings.has_token:
             yield "remote control needs a full login; with only a long-lived token Claude Code starts without it"
@@ -330,6 +332,7 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    plan.say_traffic()
     plan.approval.say()
     log.line()
 

@@ -142,7 +142,12 @@ def plan_digest(plan: Plan) -> str:
         "sidecar": plan.settings.pipelock_image,
         "hosts": sorted(plan.hosts),
         "env": sorted([entry.name, entry.mode, _digest(entry.text)] for entry in entries),
-        "token": plan.settings.has_token,
+        "token": plan.token_goes,
+        "credentials": sorted(
+            [each.variable, each.hosts, each.paths, each.header, each.scheme, each.user] for each in plan.credentials
+        ),
+        "inspected": sorted([one.host, one.inspected] for one in plan.watched),
+        "dlp": plan.dlp,
         "ssh": [[entry.host, entry.user, entry.hostname, entry.port, entry.known_host_key] for entry in plan.ssh],
         "skills": sorted(plan.skills),
         "limits": sorted([limit.name, limit.text] for limit in plan.limits),
