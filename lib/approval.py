@@ -20,7 +20,7 @@ from claude_bottle.lib.host import wait
 from claude_bottle.lib.manifest import FILE_NAME, Manifest
 from claude_bottle.lib.pipelock_hosts import DEFAULT_HOSTS
 from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, as_list, as_object, env_entry
-from claude_bottle.lib.schema.schema_check import Place, json_path
+from claude_bottle.lib.schema.schema_check import KEYS, Place, json_path
 
 SOURCE = f"from ./{FILE_NAME}"
 STEERING = ("ANTHROPIC_", "CLAUDE_")  # names of what tells the client where to go, and with which token
@@ -155,7 +155,8 @@ def _env_entries(place: Place, env: dict[str, Any]) -> Iterator[Entry]:
 def _credential_entries(place: Place, credentials: dict[str, Any]) -> Iterator[Entry]:
     for name, value in credentials.items():
         if value is not None:
-            yield _entry((*place, name), _credential(name, as_object(value)), value)
+            fields = {field: as_object(value).get(field) for field in KEYS["credential"]}
+            yield _entry((*place, name), _credential(name, fields), fields)
 
 
 def _credential(name: str, fields: dict[str, Any]) -> str:
