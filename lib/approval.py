@@ -156,14 +156,14 @@ def _credential_entries(place: Place, credentials: dict[str, Any]) -> Iterator[E
     for name, value in credentials.items():
         if value is not None:
             fields = {field: as_object(value).get(field) for field in KEYS["credential"]}
-            yield _entry((*place, name), _credential(name, fields), fields)
+            yield _entry((*place, name), _credential(fields), fields)
 
 
-def _credential(name: str, fields: dict[str, Any]) -> str:
+def _credential(fields: dict[str, Any]) -> str:
     """Return where a credential comes from and where it goes."""
     value = fields.get("value")
     command = " ".join(map(_word, as_list(as_object(value).get("command"))))
-    entry = env_entry(name, value if isinstance(value, str) else "?")
+    entry = env_entry("", value if isinstance(value, str) else "?")
     source = f"the host's variable {entry.text}" if entry.mode == "host" else "a secret"
     if entry.mode == "secret" and entry.text:
         source = f"a secret, asked for as {_quoted(entry.text)}"
