@@ -15,7 +15,7 @@ from claude_bottle.lib.credentials import AUTHORIZATION, Injection, model_inject
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import run
+from claude_bottle.lib.host import run, wait
 from claude_bottle.lib.host.calls import Call, one, perform
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.problems import UnseenByShell, fail_with, nearest
@@ -74,6 +74,7 @@ def _problems(bottle: Bottle, credential: Credential) -> Iterator[BottleError]:
 def _meetings(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
     places = {credential.injection.variable: credential.at for credential in bottle.credentials}
     for one_of_them, other in combinations(injections(bottle, settings, environ), 2):
+        wait.check_signals()  # among many this takes a while
         if target := shared_target(one_of_them, other):
             names = sorted((one_of_them.variable, other.variable))
             line = f"bottle '{bottle.name}': the credentials {names[0]} and {names[1]} are both for {target}"

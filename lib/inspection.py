@@ -105,6 +105,8 @@ class Watched:
 def watched(hosts: Iterable[str], ssh_hosts: Iterable[str], wishes: Mapping[str, bool]) -> tuple[Watched, ...]:
     """Return what becomes of each host's traffic, in the hosts' order.
 
+    The sidecar has no exceptions below a wildcard that it passes through: there it is the wildcard that is the reason.
+
     Args:
         hosts: the effective allowlist.
         ssh_hosts: those of them that are reached by ssh.
@@ -115,7 +117,7 @@ def watched(hosts: Iterable[str], ssh_hosts: Iterable[str], wishes: Mapping[str,
     reasons = {host: _reason(plain(host), tunnels, asked) for host in listed}
     closed = {plain(host): reason for host, reason in reasons.items() if reason}
     for host in (host for host in listed if not reasons[host]):
-        reasons[host] = _closed_above(plain(host), closed)
+        reasons[host] = next((above for above in wildcards(plain(host)) if above in closed), "")
     return tuple(Watched(host, not reasons[host], reasons[host]) for host in listed)
 
 
@@ -130,24 +132,18 @@ def _reason(host: str, tunnels: set[str], asked: Mapping[str, bool]) -> str:
         return SSH
     if host in asked:
         return "" if asked[host] else MANIFEST
-    return next((reason for row, reason in _TABLE if _matches(row, host)), "")
+    rows = (host, f"{host.partition('.')[0]}.*", *wildcards(host))
+    return next((_ROWS[row] for row in rows if row in _ROWS), "") or _COVERING.get(host, "")
 
 
-def _matches(row: str, host: str) -> bool:
-    """Say whether a row of the table is about a host, or about any name that a wildcard stands for."""
-    if row.endswith(".*"):
-        return host.startswith(row[:-1])
-    return (
-        host == row
-        or (row.startswith("*.") and _is_below(host, row))
-        or (host.startswith("*.") and _is_below(row, host))
-    )
+def wildcards(host: str) -> tuple[str, ...]:
+    """Return the wildcards that stand for a name, or for all that a wildcard does: the narrowest first."""
+    labels = host.removeprefix("*.").split(".")
+    return tuple("*." + ".".join(labels[at:]) for at in range(len(labels)))
 
 
-def _closed_above(host: str, closed: Mapping[str, str]) -> str:
-    """Return the wildcard whose traffic is passed through, and this host's with it: the sidecar has no exceptions."""
-    return next((other for other in closed if other.startswith("*.") and _is_below(host, other)), "")
-
-
-def _is_below(host: str, wildcard: str) -> bool:
-    return f".{host.removeprefix('*.')}".endswith(wildcard[1:])
+_ROWS = dict(_TABLE)
+# A wildcard is about every row that it stands for; what lies below it cannot be told apart.
+_COVERING = {
+    wildcard: reason for row, reason in reversed(_TABLE) if not row.endswith(".*") for wildcard in wildcards(row)
+}

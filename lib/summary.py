@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -170,7 +171,7 @@ class Grants:
         paths = ", ".join(injection.paths) or "any path"
         if len(injection.paths) > SHOWN_PATHS:
             paths = f"{len(injection.paths)} paths"
-        commands = {source.injection.variable: " ".join(source.command) for source in self.sources if source.command}
+        commands = {source.injection.variable: shlex.join(source.command) for source in self.sources if source.command}
         said = commands.get(injection.variable, "")
         by = f"; said by the command: {said}" if said else ""
         return injection.variable, f"never enters the bottle; {', '.join(injection.hosts)}, {paths}{by}", ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def everything(box: Run) -> str:
 def test_the_bottle_is_fed_placeholders_and_no_child_knows_a_value(box: Box) -> None:
     status, said = box.answer("y")
     assert (status, box.ran.exists(), box.leftovers()) == (0, True, []), said
-    assert f"said by the command: sh -c touch {box.ran}; echo" in said
+    assert f"said by the command: sh -c 'touch {box.ran}; echo" in said
     stands = {"GH_TOKEN": placeholder("GH_TOKEN"), "CLAUDE_CODE_OAUTH_TOKEN": TOKEN_PLACEHOLDER}
     assert fed(box, **stands, COMMANDED="bottle-placeholder-commanded"), box.fake.calls()
     for value in (VALUE, TOKEN):
@@ -148,7 +149,7 @@ def test_a_command_that_says_no_value_ends_the_start_before_anything_is_made(box
     error, hint = BAD[script]
     assert done.returncode == 1 and error in done.stderr and hint in done.stderr, done.stderr
     assert "$.bottles.b.credentials.COMMANDED" in done.stderr
-    shown = done.stderr.replace(f"said by the command: sh -c {script}", "")
+    shown = done.stderr.replace(shlex.join(["sh", "-c", script]), "")
     assert SAID not in shown and not box.made() and box.leftovers() == []
 
 
