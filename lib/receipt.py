@@ -146,6 +146,10 @@ def plan_digest(plan: Plan) -> str:
         "credentials": sorted(
             [each.variable, each.hosts, each.paths, each.header, each.scheme, each.user] for each in plan.credentials
         ),
+        "sources": sorted(
+            [each.injection.variable, each.mode, _digest("\0".join((each.text, *each.command)))]
+            for each in plan.sources
+        ),
         "inspected": sorted([one.host, one.inspected] for one in plan.watched),
         "dlp": plan.dlp,
         "ssh": [[entry.host, entry.user, entry.hostname, entry.port, entry.known_host_key] for entry in plan.ssh],

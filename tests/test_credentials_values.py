@@ -125,6 +125,7 @@ def test_what_the_folders_manifest_would_run_is_not_run_unapproved(box: Box) -> 
     assert box.answer("y")[0] == 0 and box.ran.exists()
     box.ran.unlink()
     assert box.start("--yes").returncode == 0 and box.ran.exists()
+    assert VALUE not in everything(box)
     box.ran.unlink()
     box.credentials["COMMANDED"]["paths"] = ["/other"]
     box.write(box.cwd)
