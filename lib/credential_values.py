@@ -15,8 +15,7 @@ from claude_bottle.lib.credentials import AUTHORIZATION, Injection, model_inject
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import run, wait
-from claude_bottle.lib.host.calls import Call, one, perform
+from claude_bottle.lib.host import calls, run, wait
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.problems import UnseenByShell, fail_with, nearest
 from claude_bottle.lib.schema.manifest_parse import Bottle, Credential
@@ -62,36 +61,32 @@ def _problems(bottle: Bottle, credential: Credential) -> Iterator[BottleError]:
         line = f"{who}: the host variable '{credential.text}' is what docker itself needs, and no credential"
         yield UnseenByShell(line, [credential.at])
     if credential.has_header and injection.header == AUTHORIZATION:
-        yield UnseenByShell(
-            f"{who}: the header Authorization goes without header", [credential.at, "scheme names a scheme"]
-        )
+        yield UnseenByShell(f"{who}: leave header out for Authorization; scheme says which", [credential.at])
     if injection.header in _OTHER_HEADERS:
-        yield UnseenByShell(
-            f"{who}: the header '{injection.header}' is not one that holds a credential", [credential.at]
-        )
+        line = f"{who}: the header '{injection.header}' is not one that holds a credential"
+        yield UnseenByShell(line, [credential.at])
 
 
 def _meetings(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
     places = {credential.injection.variable: credential.at for credential in bottle.credentials}
-    for one_of_them, other in combinations(injections(bottle, settings, environ), 2):
+    for one, other in combinations(injections(bottle, settings, environ), 2):
         wait.check_signals()  # among many this takes a while
-        if target := shared_target(one_of_them, other):
-            names = sorted((one_of_them.variable, other.variable))
+        if target := shared_target(one, other):
+            names = sorted((one.variable, other.variable))
             line = f"bottle '{bottle.name}': the credentials {names[0]} and {names[1]} are both for {target}"
             yield UnseenByShell(line, [places.get(name, env.TOKEN_VARIABLE) for name in names])
 
 
 def _no_place_for_token(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
     """Yield why the token cannot be put in at the manifest's own place of the model, if the client would send it."""
-    others = {*bottle.env_names, *(credential.injection.variable for credential in bottle.credentials)} & {*CREDENTIALS}
-    if others or token_goes(bottle, settings) != "broker":
+    names = {*bottle.env_names, *(credential.injection.variable for credential in bottle.credentials)}
+    if names & {*CREDENTIALS} - {env.TOKEN_NAME} or token_goes(bottle, settings) != "broker":
         return
     url, at = _base_url(bottle, environ)
     if url is None or (url and model_injection(url) is None):
         line = f"bottle '{bottle.name}': env '{BASE_URL}' must be https://, a host's name and at most a path"
-        yield UnseenByShell(
-            line, [at, f"only there can the token be put in; {env.IN_BOTTLE_VARIABLE}=1 gives it to the bottle"]
-        )
+        fix = f"only there can the token be put in; {env.IN_BOTTLE_VARIABLE}=1 gives it to the bottle"
+        yield UnseenByShell(line, [at, fix])
 
 
 def _base_url(bottle: Bottle, environ: Mapping[str, str]) -> tuple[str | None, str]:
@@ -242,7 +237,8 @@ def _said(credential: Credential, environ: Mapping[str, str]) -> str:
         return until
 
     program, words = _program(credential, environ), credential.command[1:]
-    done = perform(one(Call(program, words, run.child_env(), math.inf, check=in_time, interruptible=True)))
+    call = calls.Call(program, words, run.child_env(), math.inf, check=in_time, interruptible=True)
+    done = calls.perform(calls.one(call))
     if not done.ok:
         lines = done.failure.splitlines()[-LAST_LINES:]
         raise BottleError(f"the command for '{name}' failed with status {done.status}", [credential.at, *lines])

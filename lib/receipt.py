@@ -144,11 +144,10 @@ def plan_digest(plan: Plan) -> str:
         "env": sorted([entry.name, entry.mode, _digest(entry.text)] for entry in entries),
         "token": plan.token_goes,
         "credentials": sorted(
-            [each.variable, each.hosts, each.paths, each.header, each.scheme, each.user] for each in plan.credentials
+            [one.variable, one.hosts, one.paths, one.header, one.scheme, one.user] for one in plan.credentials
         ),
         "sources": sorted(
-            [each.injection.variable, each.mode, _digest("\0".join((each.text, *each.command)))]
-            for each in plan.sources
+            [one.injection.variable, one.mode, _digest("\0".join((one.text, *one.command)))] for one in plan.sources
         ),
         "inspected": sorted([one.host, one.inspected] for one in plan.watched),
         "dlp": plan.dlp,

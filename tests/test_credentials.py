@@ -89,7 +89,7 @@ def said(grants: Grants) -> list[str]:
         ({**ONE, "scheme": "Bearer"}, '.scheme must be "bearer", "token" or "basic"'),
         ({**ONE, "header": "X Y"}, ".header must be the name of a header"),
         ({**ONE, "header": "Cookie"}, ": the header 'cookie' is not one that holds a credential"),
-        ({**ONE, "header": "Authorization"}, ": the header Authorization goes without header"),
+        ({**ONE, "header": "Authorization"}, ": leave header out for Authorization; scheme says which"),
         ({**ONE, "scheme": "bearer", "header": "X-Y"},
             " must be an object with scheme or header, not with both"),
         ({**ONE, "user": "u"}, " must be an object with a user only where its scheme is basic"),
@@ -252,6 +252,7 @@ def test_a_place_where_no_token_can_be_put_in_is_an_error(url: str) -> None:
     assert at == "claude-bottle.json: $.bottles.b.env.ANTHROPIC_BASE_URL" and "CLAUDE_BOTTLE_TOKEN_IN_BOTTLE=1" in fix
     assert problems({}, **wrong) == problems({**TOKEN, "CLAUDE_BOTTLE_TOKEN_IN_BOTTLE": "1"}, **wrong) == []
     assert problems(env={**wrong["env"], "ANTHROPIC_AUTH_TOKEN": "?"}) == []
+    assert problems(env={**wrong["env"], "CLAUDE_CODE_OAUTH_TOKEN": "x"})[0] == line
 
 
 def seen(hosts: Sequence[str], ssh: Sequence[str] = (), **wishes: bool) -> dict[str, str]:
