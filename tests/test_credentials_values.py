@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from claude_bottle.lib.manifest import Manifest
 from claude_bottle.lib.schema.manifest_parse import Credential
 from hypothesis import given, settings
 
-from tests.sweep import TOKEN, Run
+from tests.sweep import TOKEN, Run, gone, until
 from tests.terminal import Terminal
 from tests.test_properties import steady, values
 
@@ -164,6 +165,16 @@ def test_a_command_has_the_callers_variables_but_for_credentials_and_no_shell(bo
     box.write(box.home)
     done = box.start("--receipt", str(box.tmp / "r"), "-y")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_ends_a_command_with_the_start(box: Box) -> None:
+    box.says(f"echo $$ >{box.ran}; exec sleep 60")
+    child = box.begin()
+    assert until(lambda: box.ran.exists() and box.ran.read_text().endswith("\n"))
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, gone(int(box.ran.read_text())), box.leftovers()) == (143, True, []), err
+    assert not box.made()
 
 
 def test_a_program_that_is_not_there_is_said_before_the_question(box: Box) -> None:
