@@ -57,9 +57,11 @@ def main(invoked: str, words: Sequence[str]) -> int:
 
 def _command(program: str, name: str, *rest: str) -> int:
     from claude_bottle.lib.host import wait
+    from claude_bottle.lib.withhold import withhold
 
     process.forbid_cores()
     wait.signals_install()
+    withhold(os.environ)
     from claude_bottle.cli.commands import commands
     from claude_bottle.cli.words import HelpAsked
     from claude_bottle.lib.host.report import report

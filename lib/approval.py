@@ -20,7 +20,7 @@ from claude_bottle.lib.host import wait
 from claude_bottle.lib.manifest import FILE_NAME, Manifest
 from claude_bottle.lib.pipelock_hosts import DEFAULT_HOSTS
 from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, as_list, as_object, env_entry
-from claude_bottle.lib.schema.schema_check import Place, json_path
+from claude_bottle.lib.schema.schema_check import KEYS, Place, json_path
 
 SOURCE = f"from ./{FILE_NAME}"
 STEERING = ("ANTHROPIC_", "CLAUDE_")  # names of what tells the client where to go, and with which token
@@ -128,6 +128,7 @@ def _bottle_entries(name: str, bottle: dict[str, Any], lifted: Mapping[Place, No
     yield from _env_entries((*place, "env"), as_object(bottle.get("env")))
     for index, entry in enumerate(as_list(bottle.get("ssh"))):
         yield _ssh_entry((*place, "ssh", index), as_object(entry))
+    yield from _credential_entries((*place, "credentials"), as_object(bottle.get("credentials")))
     for index, host in enumerate(as_list(as_object(bottle.get("egress")).get("allowlist"))):
         if host not in DEFAULT_HOSTS:
             yield _entry((*place, "egress", "allowlist", index), f"the host {_word(host)}", host)
@@ -151,6 +152,25 @@ def _env_entries(place: Place, env: dict[str, Any]) -> Iterator[Entry]:
             yield _entry((*place, name), "where the client takes the token", value)
 
 
+def _credential_entries(place: Place, credentials: dict[str, Any]) -> Iterator[Entry]:
+    for name, value in credentials.items():
+        if value is not None:
+            fields = {field: as_object(value).get(field) for field in KEYS["credential"]}
+            yield _entry((*place, name), _credential(fields), fields)
+
+
+def _credential(fields: dict[str, Any]) -> str:
+    """Return where a credential comes from and where it goes."""
+    value = fields.get("value")
+    command = " ".join(map(_word, as_list(as_object(value).get("command"))))
+    entry = env_entry("", value if isinstance(value, str) else "?")
+    source = f"the host's variable {entry.text}" if entry.mode == "host" else "a secret"
+    if entry.mode == "secret" and entry.text:
+        source = f"a secret, asked for as {_quoted(entry.text)}"
+    hosts, paths = (", ".join(map(_word, as_list(fields.get(key)))) for key in ("hosts", "paths"))
+    return f"{f'what the command {command} says' if command else source}, put in for {hosts}, {paths or 'any path'}"
+
+
 def _ssh_entry(place: Place, entry: dict[str, Any]) -> Entry:
     key, hostname, user, port = (_word(entry.get(field)) for field in SSH_FIELDS[1:])
     fields = {field: entry.get(field) for field in (*SSH_FIELDS, "KnownHostKey")}
@@ -162,10 +182,23 @@ def _settings(name: str, bottle: Any) -> Iterator[tuple[Place, Any]]:
     yield ("bottles", name, "runtime"), fields.get("runtime")
     for key, value in as_object(fields.get("limits")).items():
         yield ("bottles", name, "limits", key), value
+    egress = as_object(fields.get("egress"))
+    yield ("bottles", name, "egress", "dlp"), egress.get("dlp")
+    for host, wish in as_object(egress.get("inspect")).items():
+        yield ("bottles", name, "egress", "inspect", host), wish
 
 
 def _setting_entry(place: Place, value: Any) -> Entry:
-    what = "the runtime" if place[2] == "runtime" else f"the limit {_word(place[3])}"
+    match place[2:]:
+        case ("egress", "inspect", host):
+            shown = "it is" if value is True else "it is not" if value is False else "as by default"
+            return _entry(place, f"whether traffic with {_word(host)} is inspected: {shown}", value)
+        case ("egress", "dlp"):
+            what = "what becomes of a secret in inspected traffic"
+        case ("limits", name):
+            what = f"the limit {_word(name)}"
+        case _:
+            what = "the runtime"
     return _entry(place, f"{what}: {'none' if value is None else _word(value)}", value)
 
 

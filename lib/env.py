@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,10 +17,14 @@ DEFAULT_HOME = "/home/node"
 DEFAULT_SUBNET_POOL = "10.213.0.0/16"
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
+IN_BOTTLE_VARIABLE = "CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"
 SUBNET_POOL_VARIABLE = "CLAUDE_BOTTLE_SUBNET_POOL"
 RUNTIME_VARIABLE = "CLAUDE_BOTTLE_RUNTIME"
 APPROVED_VARIABLE = "CLAUDE_BOTTLE_APPROVED"
 TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
+
+HOST_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)  # as a manifest names one
+withheld = {TOKEN_VARIABLE}  # what no child gets of the caller's environment
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Settings:
     bottle_skills_dir: str
     approved: str
     has_token: bool
+    token_in_bottle: bool
     dry_run: bool
     host_home: str
 
@@ -67,9 +73,15 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
         approved=get(APPROVED_VARIABLE),
         has_token=bool(get(TOKEN_VARIABLE)),
+        token_in_bottle=get(IN_BOTTLE_VARIABLE) == "1",
         dry_run=get("CLAUDE_BOTTLE_DRY_RUN") == "1",
         host_home=get("HOME"),
     )
+
+
+def is_needed(name: str) -> bool:
+    """Say whether a variable is one that docker itself needs, and that is kept from no child."""
+    return name in ("HOME", "PATH") or name.startswith("DOCKER_")
 
 
 def env_require_home(settings: Settings) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NoReturn
 
 from claude_bottle.lib import env
+from claude_bottle.lib.credentials import Injection
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import redact
 from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names
@@ -23,18 +25,30 @@ _VARIABLE = re.compile(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_])", re.ASCII)
 class Secrets:
     """Values that no argument may hold and, but for literals, no file. It shows names, never a value."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_injected", "_values")
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
+        self._injected: dict[str, str] = {}
 
     def add(self, name: str, value: str) -> None:
         """Keep a value; the last one of a name counts."""
         self._values[name] = value
         redact.remember(value)
 
+    def inject(self, injection: Injection, value: str) -> None:
+        """Keep a value for the broker; the bottle gets what stands for it."""
+        self._values[injection.variable] = injection.placeholder
+        self._injected[injection.variable] = value
+        redact.remember(value)
+
+    @property
+    def injected(self) -> Mapping[str, str]:
+        """The values that only the broker gets, by variable."""
+        return MappingProxyType(self._injected)
+
     def payload(self) -> bytes:
-        """Return NAME=VALUE, each ended by a NUL."""
+        """Return what the bottle gets: NAME=VALUE, each ended by a NUL."""
         lines = (f"{name}={value}\0" for name, value in self._values.items())
         return "".join(lines).encode("utf-8", "surrogateescape")
 
@@ -49,8 +63,8 @@ def env_names(names: Iterable[str], has_token: bool) -> list[str]:
     """Return the names that reach the container, the token's last and once.
 
     Args:
-        names: the manifest's.
-        has_token: whether a token is forwarded.
+        names: the manifest's, of its env and its credentials.
+        has_token: whether there is a token.
     """
     listed = list(names)
     if has_token:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from claude_bottle.lib import env, env_resolve, limits, log, manifest, pipelock_hosts, ssh
+from claude_bottle.lib import credential_values, env, env_resolve, limits, log, manifest, pipelock_hosts, ssh
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
 from claude_bottle.lib.summary import Grants
@@ -27,25 +27,28 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     found = manifest.manifest_load(cwd, settings.host_home)
-    shown = _checked(found, agent, settings)
-    for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle)):
+    shown = _checked(found, agent, settings, environ)
+    for warning in (*found.warnings, *env_resolve.env_warnings(found, shown.bottle), *shown.inspect_warnings()):
         log.log_warn(warning)
     shown.say_agent()
     shown.say_env_and_skills()
     shown.say_prompt()
     shown.say_bottle(with_entries=True)
+    shown.say_traffic()
     log.data(())
     return 0
 
 
-def _checked(found: manifest.Manifest, agent: str, settings: env.Settings) -> Grants:
+def _checked(found: manifest.Manifest, agent: str, settings: env.Settings, environ: Mapping[str, str]) -> Grants:
     gathered = Gathered()
     with gathered:
         manifest.manifest_require_agent(found, agent)
     bottle = manifest.manifest_agent_bottle(found, agent)
     keys = _check_bottle(gathered, found, agent, bottle) if bottle else ()
+    with gathered:
+        credential_values.credentials_check(found, bottle, settings, environ)
     gathered.fail(manifest.manifest_unknown_keys(found, agent, bottle))
-    return Grants.of(found, agent, keys, settings.has_token, settings.runtime)
+    return Grants.of(found, agent, keys, settings, environ)
 
 
 def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bottle: str) -> tuple[SshEntry, ...]:

@@ -51,7 +51,7 @@ class Manifest:
     @cached_property
     def bottles(self) -> dict[str, Bottle]:
         """The bottles by name, in manifest order."""
-        return parse_bottles(self.merged, self._sources, self.checks.broken_ssh())
+        return parse_bottles(self.merged, self._sources, self.checks.broken())
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def pipelock_check_allowlist(manifest: Manifest, bottle: str) -> None:
     Raises:
         BottleError: with all entries that are wrong.
     """
-    fail_with(manifest.checks.egress(bottle))
+    fail_with(manifest.checks.problems("bottles", bottle, "egress"))
 
 
 def listed_hosts(manifest: Manifest, bottle: str) -> tuple[str, ...]:
@@ -40,9 +40,12 @@ def listed_hosts(manifest: Manifest, bottle: str) -> tuple[str, ...]:
     return tuple(listed.host for listed in manifest_bottle(manifest, bottle).allowlist)
 
 
-def allowed_hosts(manifest: Manifest, bottle: str, ssh: Sequence[SshEntry]) -> tuple[str, ...]:
+def allowed_hosts(
+    manifest: Manifest, bottle: str, ssh: Sequence[SshEntry], brokered: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Return the effective allowlist: unique, in C order."""
-    return tuple(sorted({*DEFAULT_HOSTS, *listed_hosts(manifest, bottle), *(entry.hostname for entry in ssh)}))
+    own = listed_hosts(manifest, bottle)
+    return tuple(sorted({*DEFAULT_HOSTS, *own, *(entry.hostname for entry in ssh), *brokered}))
 
 
 def _is_private(address: str) -> bool:

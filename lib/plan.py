@@ -8,6 +8,7 @@ from ipaddress import IPv4Network
 
 from claude_bottle.lib import (
     approved,
+    credential_values,
     docker,
     env,
     env_resolve,
@@ -66,7 +67,6 @@ class Plan(Grants):
     """Arguments, manifest and environment of one start: what is granted, and how. No secret's value is in it."""
 
     request: Request
-    settings: env.Settings
     cwd: str
     subnet_pool: IPv4Network
     host_routes: tuple[IPv4Network, ...]
@@ -225,8 +225,17 @@ class _Draft:
         with self.gathered:
             env_resolve.env_check(found, bottle)
         with self.gathered:
-            environ = None if is_dry_run(self.request, self.settings) else self.environ
-            env_resolve.env_check_values(found, bottle, RESERVED, environ, terminal.tty_exists())
+            credential_values.credentials_check(found, bottle, self.settings, self.environ)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        dry, has_terminal = is_dry_run(self.request, self.settings), terminal.tty_exists()
+        with self.gathered:
+            environ = None if dry else self.environ
+            env_resolve.env_check_values(self.found, self.bottle, RESERVED, environ, has_terminal)
+        if not dry:
+            with self.gathered:
+                credential_values.credentials_check_values(self.granted, self.settings, self.environ, has_terminal)
 
     def _check_approval(self) -> None:
         entries = added(self.found, [self.agent])
@@ -245,10 +254,9 @@ class _Draft:
             self.found,
             self.agent,
             self.ssh,
-            self.settings.has_token,
-            self.settings.runtime,
+            self.settings,
+            self.environ,
             request=self.request,
-            settings=self.settings,
             cwd=self.cwd,
             subnet_pool=pool,
             host_routes=routes,
@@ -269,6 +277,7 @@ class _Draft:
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
         yield from limits.limits_warnings(self.granted, self.facts)
+        yield from Grants.of(self.found, self.agent, self.ssh, self.settings, self.environ).inspect_warnings()
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
 
@@ -277,7 +286,8 @@ class _Draft:
             yield f"bottle '{self.bottle}': env '{name}' is set by claude-bottle; the manifest's value is ignored"
 
     def _login_warnings(self, entries: tuple[EnvEntry, ...]) -> Iterator[str]:
-        if not self.settings.has_token and not env_resolve.env_has_login(entries, self.environ):
+        has_login = env_resolve.env_has_login(entries, self.environ) or credential_values.has_login(self.granted)
+        if not self.settings.has_token and not has_login:
             yield f"{env.TOKEN_VARIABLE} is not set: Claude Code will ask for a login in the bottle"
         if self.request.remote_control and self.settings.has_token:
             yield "remote control needs a full login; with only a long-lived token Claude Code starts without it"
@@ -289,7 +299,7 @@ class _Draft:
 
 
 def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, str], str]) -> env_resolve.Secrets:
-    """Return the session's values, the token among them (shell: env_resolve).
+    """Return the session's values, the token among them (shell: env_resolve); what a command says comes later.
 
     Args:
         plan: of the start.
@@ -300,8 +310,11 @@ def resolve_secrets(plan: Plan, environ: Mapping[str, str], ask: Callable[[str, 
         BottleError: a host variable is not set, or no value was entered.
     """
     secrets = env_resolve.env_resolve(plan.entries, environ, ask, RESERVED)
-    if plan.settings.has_token:
+    credential_values.credentials_resolve(secrets, plan.sources, environ, ask)
+    if plan.token_goes == "bottle":
         secrets.add(env.TOKEN_NAME, environ[env.TOKEN_VARIABLE])
+    elif plan.token_goes == "broker":
+        secrets.inject(plan.credentials[0], environ[env.TOKEN_VARIABLE])
     return secrets
 
 
@@ -319,6 +332,7 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_bottle()
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
+    plan.say_traffic()
     plan.approval.say()
     log.line()
 

@@ -142,7 +142,15 @@ def plan_digest(plan: Plan) -> str:
         "sidecar": plan.settings.pipelock_image,
         "hosts": sorted(plan.hosts),
         "env": sorted([entry.name, entry.mode, _digest(entry.text)] for entry in entries),
-        "token": plan.settings.has_token,
+        "token": plan.token_goes,
+        "credentials": sorted(
+            [one.variable, one.hosts, one.paths, one.header, one.scheme, one.user] for one in plan.credentials
+        ),
+        "sources": sorted(
+            [one.injection.variable, one.mode, _digest("\0".join((one.text, *one.command)))] for one in plan.sources
+        ),
+        "inspected": sorted([one.host, one.inspected] for one in plan.watched),
+        "dlp": plan.dlp,
         "ssh": [[entry.host, entry.user, entry.hostname, entry.port, entry.known_host_key] for entry in plan.ssh],
         "skills": sorted(plan.skills),
         "limits": sorted([limit.name, limit.text] for limit in plan.limits),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_bottle.lib import approved, env_resolve, log, plan, runner, session, stage
+from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, terminal, wait
@@ -106,6 +106,7 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
         terminal.confirm("launch this agent?")
         _remember(planned)
     receipt.begin()
+    credential_values.credentials_run(secrets, planned.sources, os.environ)
     gc.enable()  # a session may be long
     launch = Launch(engine, planned, journal, staged, secrets.payload())
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from claude_bottle.lib import log
+from claude_bottle.lib import env, log
+from claude_bottle.lib.credential_values import TokenGoes, injections, token_goes
+from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import env_names
+from claude_bottle.lib.inspection import Watched, plain, watched
 from claude_bottle.lib.manifest import (
     Manifest,
     manifest_agent_bottle,
@@ -22,7 +28,12 @@ from claude_bottle.lib.pipelock_hosts import (
     pipelock_allowlist_summary,
     private_hosts,
 )
-from claude_bottle.lib.schema.manifest_parse import Limit, SshEntry
+from claude_bottle.lib.problems import nearest
+from claude_bottle.lib.schema.manifest_parse import Bottle, Credential, Dlp, Limit, SshEntry
+
+SHOWN_PATHS = 3
+WIDEST = 40  # column
+Row = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Grants:
     """What an agent is granted.
 
     Attributes:
+        settings: from the environment.
         agent: its name.
         bottle: its bottle's name, or an empty text.
         env_names: the variables of its session.
@@ -40,8 +52,17 @@ class Grants:
         listed: those of them that the bottle's own allowlist has.
         limits: those that the bottle itself sets.
         runtime: the engine's that is asked for, or an empty text.
+        credentials: those that the broker puts in, the token's first.
+        sources: where the values of the manifest's own come from.
+        token_goes: who gets the caller's token.
+        exposed: variables of the session that hold a secret, and why.
+        wishes: the manifest's own word about it.
+        watched: what becomes of the traffic of each of the hosts.
+        dlp: what becomes of a secret that is found in it.
+        brokered: the hosts that the broker stands before, sorted.
     """
 
+    settings: env.Settings
     agent: str
     bottle: str
     env_names: tuple[str, ...]
@@ -52,10 +73,24 @@ class Grants:
     listed: tuple[str, ...]
     limits: tuple[Limit, ...]
     runtime: str
+    credentials: tuple[Injection, ...]
+    sources: tuple[Credential, ...]
+    token_goes: TokenGoes
+    exposed: tuple[tuple[str, str], ...]
+    wishes: Mapping[str, bool]
+    watched: tuple[Watched, ...]
+    dlp: Dlp
+    brokered: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, manifest: Manifest, agent: str, ssh: tuple[SshEntry, ...], has_token: bool, runtime: str, **more: Any
+        cls,
+        manifest: Manifest,
+        agent: str,
+        ssh: tuple[SshEntry, ...],
+        settings: env.Settings,
+        environ: Mapping[str, str],
+        **more: Any,
     ) -> Self:
         """Return what an agent is granted.
 
@@ -63,22 +98,36 @@ class Grants:
             manifest: the merged one, checked.
             agent: its name.
             ssh: its bottle's entries.
-            has_token: whether a token is forwarded.
-            runtime: the user's own word of it, which is before the bottle's.
+            settings: from the environment; the user's own word of the runtime is before the bottle's.
+            environ: the caller's environment.
             more: what a subclass has besides.
         """
         bottle = manifest_agent_bottle(manifest, agent)
+        granted = manifest_bottle(manifest, bottle)
+        credentials = injections(granted, settings, environ)
+        brokered = tuple(sorted({host for injection in credentials for host in injection.hosts}))
+        hosts = allowed_hosts(manifest, bottle, ssh, brokered)
+        names = [*manifest_env_names(manifest, bottle), *(each.injection.variable for each in granted.credentials)]
         return cls(
+            settings=settings,
             agent=agent,
             bottle=bottle,
-            env_names=tuple(env_names(manifest_env_names(manifest, bottle), has_token)),
+            env_names=tuple(env_names(names, settings.has_token)),
             skills=manifest_agent_skills(manifest, agent),
             prompt=manifest_agent_prompt(manifest, agent),
             ssh=ssh,
-            hosts=allowed_hosts(manifest, bottle, ssh),
+            hosts=hosts,
             listed=listed_hosts(manifest, bottle),
-            limits=manifest_bottle(manifest, bottle).limits,
-            runtime=runtime or manifest_bottle(manifest, bottle).runtime,
+            limits=granted.limits,
+            runtime=settings.runtime or granted.runtime,
+            credentials=credentials,
+            sources=granted.credentials,
+            token_goes=token_goes(granted, settings),
+            exposed=tuple(_exposed(granted, settings)),
+            wishes=dict(granted.inspect),
+            watched=watched(hosts, [entry.hostname for entry in ssh], dict(granted.inspect)),
+            dlp=granted.dlp,
+            brokered=brokered,
             **more,
         )
 
@@ -105,12 +154,64 @@ class Grants:
         for entry in self.ssh if with_entries else ():
             log.log_info(f"    {_described(entry)}")
         log.labelled("  egress", pipelock_allowlist_summary(self.hosts))
-        if private := private_hosts(self.listed):
+        if private := private_hosts((*self.listed, *self.brokered)):
             log.labelled("", f"private address: {', '.join(private)}")
         if self.limits:
             log.labelled("  limits", ", ".join(f"{limit.name} {limit.text}" for limit in self.limits))
         if self.runtime:
             log.labelled("  runtime", self.runtime)
+
+    def say_traffic(self) -> None:
+        """Print what becomes of each credential, and of each host's traffic (not the shell's)."""
+        if self.bottle:
+            _say_rows("credentials", [*map(self._put_in, self.credentials), *map(_read_inside, self.exposed)])
+            _say_rows("inspection", list(map(self._looked_into, self.watched)))
+
+    def _put_in(self, injection: Injection) -> Row:
+        paths = ", ".join(injection.paths) or "any path"
+        if len(injection.paths) > SHOWN_PATHS:
+            paths = f"{len(injection.paths)} paths"
+        commands = {source.injection.variable: shlex.join(source.command) for source in self.sources if source.command}
+        said = commands.get(injection.variable, "")
+        by = f"; said by the command: {said}" if said else ""
+        return injection.variable, f"never enters the bottle; {', '.join(injection.hosts)}, {paths}{by}", ""
+
+    def _looked_into(self, one: Watched) -> Row:
+        found = f"inspected, findings {'refused' if self.dlp == 'block' else 'logged'}"
+        text = found if one.inspected else f"NOT inspected ({one.reason})"
+        return one.host, text, "broker" if plain(one.host) in self.brokered else ""
+
+    def inspect_warnings(self) -> Iterator[str]:
+        """Yield a line for each of the manifest's own words about a host's traffic that is not kept."""
+        known = {plain(one.host): one for one in self.watched}
+        for host, wish in self.wishes.items():
+            one = known.get(plain(host))
+            if one is None:
+                hint = "; ".join(["it is not among the allowed hosts", *nearest(host, self.hosts)])
+                yield f"bottle '{self.bottle}': egress.inspect names '{host}': {hint}"
+            elif wish and not one.inspected:
+                yield f"bottle '{self.bottle}': '{host}' cannot be inspected ({one.reason})"
+
+
+def _say_rows(label: str, rows: Sequence[Row]) -> None:
+    """Print rows of three columns under one label."""
+    name_width, text_width = (min(WIDEST, max((len(row[at]) for row in rows), default=0)) for at in (0, 1))
+    for number, (name, text, note) in enumerate(rows or [("(none)", "", "")]):
+        log.labelled("" if number else label, f"{name:<{name_width}}  {text:<{text_width}}  {note}".rstrip(" "))
+
+
+def _read_inside(exposed: tuple[str, str]) -> Row:
+    return exposed[0], f"IN THE BOTTLE ({exposed[1]})", ""
+
+
+def _exposed(bottle: Bottle, settings: env.Settings) -> Iterator[tuple[str, str]]:
+    """Yield the variables whose values are secrets that whoever works in the bottle can read."""
+    if token_goes(bottle, settings) == "bottle":
+        yield env.TOKEN_NAME, f"{env.IN_BOTTLE_VARIABLE}=1"
+    for entry in bottle.env:
+        launchers = entry.name in PROXY_NAMES or (entry.name == env.TOKEN_NAME and settings.has_token)
+        if entry.mode != "literal" and not launchers:
+            yield entry.name, "env"
 
 
 def _described(entry: SshEntry) -> str:

@@ -26,7 +26,8 @@ HOME = {
             "ssh": [
                 {"Host": "one", "IdentityFile": "~/one", "Hostname": "one.example", "User": "git", "Port": 22},
             ],
-            "egress": {"allowlist": ["a.example", "b.example"]},
+            "egress": {"allowlist": ["a.example", "b.example"], "inspect": {"a.example": True}, "dlp": "block"},
+            "credentials": {"FORGE": {"value": "?", "hosts": ["forge.example"], "paths": ["/api/*"]}},
             "limits": {"memory": "2g", "pids": 100},
             "runtime": "runsc",
         },
@@ -73,6 +74,28 @@ ONE: dict[str, Any] = HOME["bottles"]["box"]["ssh"][0]  # type: ignore[index]
             ["$.bottles.box.ssh[1] : the host's ssh key ~/one, for git@one.example:23"]),
         (of_box(ssh=[{**ONE, "KnownHostKey": "ssh-ed25519 AAAA"}]),
             ["$.bottles.box.ssh[0] : the host's ssh key ~/one, for git@one.example:22"]),
+        (of_box(credentials={"T": {"value": "${T}", "hosts": ["api.example"]}}),
+            ["$.bottles.box.credentials.T : the host's variable T, put in for api.example, any path"]),
+        (of_box(credentials={"T": {"value": "?say it", "hosts": ["api.example", "b"], "paths": ["/x", "/y*"]}}),
+            ['$.bottles.box.credentials.T : a secret, asked for as "say it", put in for api.example, b, /x, /y*']),
+        (of_box(credentials={"T": {"value": {"command": ["sh", "-c", "rm -r ~"]}, "hosts": ["c.example"]}}),
+            ['$.bottles.box.credentials.T : what the command sh -c "rm -r ~" says, put in for c.example, any path']),
+        (of_box(credentials={"FORGE": {"hosts": ["evil.example"]}}),
+            ["$.bottles.box.credentials.FORGE : a secret, put in for evil.example, /api/*"]),
+        (of_box(credentials={"FORGE": {"paths": None}}),
+            ["$.bottles.box.credentials.FORGE : a secret, put in for forge.example, any path"]),
+        (of_box(credentials={"FORGE": {"scheme": "basic"}}),
+            ["$.bottles.box.credentials.FORGE : a secret, put in for forge.example, /api/*"]),
+        (of_box(egress={"dlp": "warn"}),
+            ["$.bottles.box.egress.dlp : what becomes of a secret in inspected traffic: warn"]),
+        (of_box(egress={"inspect": "default", "dlp": None}), [
+            "$.bottles.box.egress.dlp : what becomes of a secret in inspected traffic: none",
+            '$.bottles.box.egress.inspect["a.example"] : whether traffic with a.example is inspected: as by default',
+        ]),
+        (of_box(egress={"inspect": {"a.example": False, "b.example": False}}), [
+            '$.bottles.box.egress.inspect["a.example"] : whether traffic with a.example is inspected: it is not',
+            '$.bottles.box.egress.inspect["b.example"] : whether traffic with b.example is inspected: it is not',
+        ]),
         (of_agent(skills=["s", "t"]), ['$.agents.a.skills[1] : the host\'s skill "t"']),
         (of_box(limits={"memory": "64g"}), ["$.bottles.box.limits.memory : the limit memory: 64g"]),
         (of_box(limits={"memory": None}), ["$.bottles.box.limits.memory : the limit memory: none"]),
@@ -105,7 +128,8 @@ def test_what_reaches_out_of_the_bottle_is_listed(tmp_path: Path, cwd: object, a
         of_agent(prompt="Send everything to me."),
         of_box(env={"WORD": "another", "KEPT": "x"}),
         of_box(egress={"allowlist": ["b.example", "api.anthropic.com"]}),
-        of_box(egress=None, ssh=None, env=None),
+        of_box(egress={"allowlist": None}, ssh=None, env=None, credentials={"FORGE": None}),
+        of_box(credentials={"FORGE": {"paths": ["/api/*"], "_comment": "the same"}}),
         of_box(ssh=[{**ONE, "_comment": "the same"}]),
         of_agent(skills=None),
         HOME,
@@ -128,7 +152,7 @@ def test_an_agent_of_the_folders_own_has_all_of_the_bottle_by_its_word(tmp_path:
 
 
 def test_without_a_manifest_of_the_home_everything_is_added(tmp_path: Path) -> None:
-    assert len(lines(tmp_path, HOME, home=None)) == 8
+    assert len(lines(tmp_path, HOME, home=None)) == 11
 
 
 def test_the_homes_own_manifest_adds_nothing_wherever_it_is_seen_from(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run, gone
@@ -48,11 +49,11 @@ def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> Non
     run.env["HOST"] = "of the host"
     status, err = ended(run)
     assert (status, run.leftovers()) == (0, []), err
-    pairs = {**env, "FROM_HOST": "of the host", "CLAUDE_CODE_OAUTH_TOKEN": TOKEN}
+    pairs = {**env, "FROM_HOST": "of the host", "CLAUDE_CODE_OAUTH_TOKEN": TOKEN_PLACEHOLDER}
     fed = "".join(f"{name}={value}\0" for name, value in pairs.items()).encode()
     assert hashlib.sha256(fed).hexdigest() in {call.get("stdin") for call in run.fake.calls()}
-    words = [word for argv in run.fake.argvs() for word in argv]
-    assert [word for word in words if any(value in word for value in pairs.values()) or "env-file" in word] == []
+    words, known = [word for argv in run.fake.argvs() for word in argv], (*pairs.values(), TOKEN)
+    assert [word for word in words if any(value in word for value in known) or "env-file" in word] == []
     stage = str(run.tmp)
     assert [word for word in words if stage in word and not word.endswith("/image-id")] == []
 

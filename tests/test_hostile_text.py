@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from claude_bottle.lib import log, manifest, pipelock, pipelock_hosts, plan, ssh
+from claude_bottle.lib import credential_values, env, log, manifest, pipelock, pipelock_hosts, plan, ssh
+from claude_bottle.lib.credentials import Injection
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import report
-from claude_bottle.lib.schema.manifest_parse import SshEntry
+from claude_bottle.lib.inspection import Watched
+from claude_bottle.lib.schema.manifest_parse import Credential, SshEntry
 from claude_bottle.lib.schema.manifest_words import host_problem, is_address
 from claude_bottle.lib.teardown.inventory import Owner
 from claude_bottle.lib.teardown.journal import Journal
@@ -48,6 +50,9 @@ good = st.builds(json.dumps, document).map(str.encode)
 file_bytes = st.binary(max_size=40) | st.builds(spoil, good, st.integers(0, 10_000), st.binary(max_size=3))
 
 
+NO_SETTINGS = env.read_settings({})
+
+
 def use(found: manifest.Manifest) -> None:
     """Ask for all that a start asks a manifest for."""
     for name in found.agents:
@@ -56,6 +61,7 @@ def use(found: manifest.Manifest) -> None:
     for name in found.bottles:
         pipelock_hosts.pipelock_check_allowlist(found, name)
         ssh.ssh_load(found, name)
+        credential_values.credentials_check(found, name, NO_SETTINGS, {})
 
 
 @settings(steady, max_examples=250)
@@ -94,6 +100,9 @@ def shown(harmless: plan.Plan, text: str) -> list[str]:
     request = replace(harmless.request, agent=text, with_cwd=True)
     workspace = project.Project(text, left_out=(text,))
     more: dict[str, Any] = {"followed": {text: {text: text}}, "project": workspace, "ssh": ssh_entries}
+    more |= {"exposed": ((text, text),), "watched": (Watched(text, False, text), Watched(text, True))}
+    injection = Injection(text, text, (text, text), (text,))
+    more |= {"credentials": (injection,), "sources": (Credential(injection, "command", command=(text, text)),)}
     made = replace(harmless, **texts, **lists, **more, settings=image, request=request)
     pieces: list[bytes] = []
     with log.held(pieces):

@@ -18,6 +18,7 @@ from claude_bottle.lib import env_resolve, limits, manifest, pipelock_hosts, pla
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Begun, Work
+from claude_bottle.lib.problems import fail_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -164,10 +165,29 @@ SSH = {
     "Port": mostly(st.sampled_from([22, "22"]), *FORMS),
 }
 ssh_entry = st.fixed_dictionaries(SSH, optional={"KnownHostKey": mostly(st.just("ssh-ed25519 AAAA"), *FORMS)})
+value = st.sampled_from(["${A}", "?", "?q"]) | record(command=mostly(st.just(["gh", "auth"]), [""], "gh"))
+CREDENTIAL = {"value": mostly(value, *FORMS), "hosts": mostly(st.just(["a.test"]), ["*.a"], ["A.test"], ["1.2.3.4"])}
+credential = st.fixed_dictionaries(
+    CREDENTIAL,
+    optional={
+        "paths": mostly(st.just(["/a*"]), ["a"], ["/a*b"]),
+        "scheme": mostly(st.sampled_from(["bearer", "basic"]), *FORMS),
+        "header": mostly(st.just("x-api-key"), *FORMS),
+        "user": mostly(st.just("me"), *FORMS),
+        "unknown": st.just([3]),
+    },
+)
 bottle = record(
     env=mostly(st.dictionaries(mostly(variable, "1A", "A-B", "A\n").map(str), mostly(literal), max_size=3)),
     ssh=mostly(st.lists(mostly(ssh_entry | record(**SSH)), max_size=2)),
-    egress=mostly(record(allowlist=mostly(st.lists(mostly(host, *FORMS), max_size=3)))),
+    egress=mostly(
+        record(
+            allowlist=mostly(st.lists(mostly(host, *FORMS), max_size=3)),
+            inspect=mostly(st.dictionaries(mostly(host, *FORMS).map(str), mostly(st.booleans()), max_size=2), *FORMS),
+            dlp=mostly(st.sampled_from(["warn", "block"]), *FORMS),
+        )
+    ),
+    credentials=mostly(st.dictionaries(mostly(variable, "1A").map(str), mostly(credential), max_size=2)),
     limits=mostly(
         record(
             memory=mostly(st.from_regex(r"([3-9][0-9]{2}[mM]|[1-9](\.5)?[gG])", fullmatch=True), "255m", "4", *FORMS),
@@ -194,6 +214,7 @@ def complaints(value: Any) -> Iterator[str]:
         lambda found, name: pipelock_hosts.pipelock_check_allowlist(found, name),
         lambda found, name: limits.limits_check(found, name),
         lambda found, name: env_resolve.env_check(found, name),
+        lambda found, name: fail_with(found.checks.problems("bottles", name, "credentials")),
     ]
     try:
         found = of(value)

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 from claude_bottle.lib.host.terminal import _HiddenLine
 
-from tests.sweep import TOKEN, Run, until
+from tests.sweep import Run, until
 from tests.terminal import Terminal
 
 QUESTION = "enter value for KEY: "
@@ -31,8 +32,8 @@ class Asking(Run):
         self.terminal = Terminal(self.words, self.cwd, self.env)
 
     def got(self, **values: str) -> bool:
-        """Say whether these values, and the token, were handed to the bottle; the fake keeps their digest alone."""
-        pairs = {**values, "CLAUDE_CODE_OAUTH_TOKEN": TOKEN}
+        """Say whether these values, and the token's placeholder, went to the bottle; the fake keeps a digest alone."""
+        pairs = {**values, "CLAUDE_CODE_OAUTH_TOKEN": TOKEN_PLACEHOLDER}
         fed = "".join(f"{name}={value}\0" for name, value in pairs.items()).encode()
         return hashlib.sha256(fed).hexdigest() in [call.get("stdin") for call in self.fake.calls()]
 

@@ -142,6 +142,20 @@ def test_the_plans_digest_is_that_of_what_is_granted(run: Receipted) -> None:
     assert len({first, other, run.plan()}) == 3
 
 
+def test_it_is_that_of_credentials_and_inspection_too(run: Receipted) -> None:
+    seen = {run.plan()}
+    one = {"value": "${SOME_VALUE}", "hosts": ["a.example"]}
+    said = {"value": {"command": ["echo", "x"]}, "hosts": ["a.example"]}
+    for credential in (one, {**one, "paths": ["/a"]}, {**one, "header": "x-api-key"}, said):
+        run.manifest(credentials={"X": credential})
+        seen.add(run.plan())
+    for egress in ({"inspect": {"sentry.io": False}}, {"dlp": "block"}):
+        run.manifest(egress=egress)
+        seen.add(run.plan())
+    run.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
+    assert len({*seen, run.plan()}) == 8
+
+
 def test_a_value_of_the_host_does_not_change_the_digest_and_a_literal_does(run: Receipted) -> None:
     first = run.plan()
     run.env["SOME_VALUE"] = "another"

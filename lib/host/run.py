@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from claude_bottle.lib.env import TOKEN_VARIABLE
+from claude_bottle.lib.env import withheld
 from claude_bottle.lib.host import wait
 
 QUERY_SECONDS = 10.0
@@ -78,8 +78,8 @@ def decode(data: bytes) -> str:
 
 
 def child_env() -> dict[str, str]:
-    """Return the environment of a child: the caller's own, less the token, which no child needs."""
-    return {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    """Return the environment of a child: the caller's own, less the token and what else is put in by a broker."""
+    return {name: value for name, value in os.environ.items() if name not in withheld}
 
 
 def _cwd() -> str:

@@ -57,7 +57,13 @@ class Checks:
         return list(map(self._error, self._by_part.get(place, ())))
 
     def _error(self, fault: Fault) -> BottleError:
-        return fault_error(fault, self._sources.where(fault.place))
+        where = self._sources.where(fault.place)
+        match fault.place[2:]:
+            case ("egress", "allowlist", _) if fault.kind == "form":
+                return host_error(fault, self._at(fault.place), where)
+            case ("credentials", _, "hosts", _) if fault.kind == "form":
+                return host_error(fault, self._at(fault.place), where, whole=True)
+        return fault_error(fault, where)
 
     def agent(self, name: str) -> list[BottleError]:
         """Return what is wrong with an agent."""
@@ -74,21 +80,15 @@ class Checks:
             for line in _missing_fields(entry):
                 yield BottleError(line, [self._sources.where((*entries, index))])
 
-    def broken_ssh(self) -> set[Place]:
-        """Return the places of the ssh entries that lack a field, or have one of a wrong type."""
+    def broken(self) -> set[Place]:
+        """Return the places of the ssh entries that lack a field, or have one of a wrong type, and of all credentials
+        that have a fault."""
+        kinds = {"ssh": ("type", "required", "text"), "credentials": ("type", "required", "text", "form", "name")}
         return {
             fault.place[:4]
             for fault in self._faults
-            if fault.place[2:3] == ("ssh",) and len(fault.place) > 3 and fault.kind != "form"
+            if len(fault.place) > 3 and fault.kind in kinds.get(str(fault.place[2]), ())
         }
-
-    def egress(self, bottle: str) -> Iterator[BottleError]:
-        """Yield what is wrong with a bottle's egress."""
-        for fault in self._by_part.get(("bottles", bottle, "egress"), ()):
-            yield self._host_error(fault) if fault.kind == "form" else self._error(fault)
-
-    def _host_error(self, fault: Fault) -> BottleError:
-        return host_error(fault, self._at(fault.place), self._sources.where(fault.place))
 
     def _at(self, place: Place) -> Any:
         value = self._merged

@@ -6,18 +6,19 @@ empty or left out here; what is wrong with it is the first other's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from claude_bottle.lib.credentials import AUTHORIZATION, Injection, placeholder
+from claude_bottle.lib.env import HOST_VARIABLE
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.schema import schema_check
 from claude_bottle.lib.schema.manifest_words import FILE_NAME
 from claude_bottle.lib.schema.schema_check import Place
 
+Dlp = Literal["warn", "block"]
 SSH_FIELDS = ("Host", "IdentityFile", "Hostname", "User", "Port")  # required, in the shell's order
-_HOST_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class ListedHost:
 
 
 @dataclass(frozen=True)
+class Credential:
+    """One credential of a bottle: how it is put in, and the host variable, question or command that it comes from."""
+
+    injection: Injection
+    mode: Literal["host", "secret", "command"]
+    text: str = ""
+    command: tuple[str, ...] = ()
+    has_header: bool = False
+    at: str = ""
+
+
+@dataclass(frozen=True)
 class Limit:
     """One limit of a bottle: of what (a key of the schema's), and its value as it is written."""
 
@@ -97,6 +110,9 @@ class Bottle:
         limits: those that are of their type, in the schema's order.
         runtime: the name of the engine's.
         runtime_at: the name's file and JSON path.
+        credentials: those that are whole, in manifest order.
+        inspect: whether a host's traffic is to be looked into, where the manifest says so.
+        dlp: what becomes of a secret that is found in it: "warn" or "block".
     """
 
     name: str
@@ -108,6 +124,9 @@ class Bottle:
     limits: tuple[Limit, ...] = ()
     runtime: str = ""
     runtime_at: str = ""
+    credentials: tuple[Credential, ...] = ()
+    inspect: tuple[tuple[str, bool], ...] = ()
+    dlp: Dlp = "warn"
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,7 @@ def parse_bottles(merged: Any, sources: Sources, broken: Collection[Place]) -> d
     Args:
         merged: the whole manifest.
         sources: where it comes from.
-        broken: the places of the ssh entries that lack a field, or have one of a wrong type.
+        broken: the places of the entries that are left out.
     """
     bottles = as_object(merged.get("bottles"))
     return {name: _bottle(name, value, sources, broken) for name, value in bottles.items()}
@@ -177,17 +196,21 @@ def parse_bottles(merged: Any, sources: Sources, broken: Collection[Place]) -> d
 def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) -> Bottle:
     place, fields = ("bottles", name), as_object(value)
     env = as_object(fields.get("env"))
-    listed = as_list(as_object(fields.get("egress")).get("allowlist"))
+    egress, credentials = as_object(fields.get("egress")), as_object(fields.get("credentials"))
+    inspect = as_object(egress.get("inspect"))
     return Bottle(
         name=name,
         at=sources.where(place),
         env_names=tuple(env),
         env=tuple(_env((*place, "env"), env, sources)),
         ssh=tuple(_ssh((*place, "ssh"), as_list(fields.get("ssh")), sources, broken)),
-        allowlist=tuple(_listed((*place, "egress", "allowlist"), listed, sources)),
+        allowlist=tuple(_listed((*place, "egress", "allowlist"), as_list(egress.get("allowlist")), sources)),
         limits=tuple(_limits((*place, "limits"), as_object(fields.get("limits")), sources)),
         runtime=_text(fields.get("runtime")),
         runtime_at=sources.where((*place, "runtime")),
+        credentials=tuple(_credentials((*place, "credentials"), credentials, sources, broken)),
+        inspect=tuple((host, wish) for host, wish in inspect.items() if isinstance(wish, bool)),
+        dlp="block" if egress.get("dlp") == "block" else "warn",
     )
 
 
@@ -207,7 +230,7 @@ def env_entry(name: str, value: str, at: str = "") -> EnvEntry:
     """
     if value.startswith("?"):
         return EnvEntry(name, "secret", value[1:], at)
-    host = _HOST_VARIABLE.fullmatch(value)
+    host = HOST_VARIABLE.fullmatch(value)
     return EnvEntry(name, "host", host[1], at) if host else EnvEntry(name, "literal", value, at)
 
 
@@ -223,6 +246,33 @@ def _listed(place: Place, hosts: list[Any], sources: Sources) -> Iterator[Listed
     for index, host in enumerate(hosts):
         if isinstance(host, str):
             yield ListedHost(host, sources.where((*place, index)))
+
+
+def _credentials(
+    place: Place, credentials: dict[str, Any], sources: Sources, broken: Collection[Place]
+) -> Iterator[Credential]:
+    for name, fields in credentials.items():
+        here = (*place, name)
+        if here not in broken and fields is not None:
+            yield _credential(name, fields, sources.where(here))
+
+
+def _credential(name: str, fields: dict[str, Any], at: str) -> Credential:
+    injection = Injection(
+        variable=name,
+        placeholder=placeholder(name),
+        hosts=tuple(dict.fromkeys(fields["hosts"])),
+        paths=tuple(dict.fromkeys(as_list(fields.get("paths")))),
+        header=_text(fields.get("header")).lower() or AUTHORIZATION,
+        scheme=fields.get("scheme") or "",
+        user=_text(fields.get("user")),
+    )
+    value = fields["value"]
+    has_header = bool(fields.get("header"))
+    if isinstance(value, dict):
+        return Credential(injection, "command", "", tuple(value["command"]), has_header, at)
+    entry = env_entry(name, value)
+    return Credential(injection, "host" if entry.mode == "host" else "secret", entry.text, (), has_header, at)
 
 
 def _limits(place: Place, limits: dict[str, Any], sources: Sources) -> Iterator[Limit]:

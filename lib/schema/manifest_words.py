@@ -11,6 +11,7 @@ from claude_bottle.lib.schema import schema_check
 from claude_bottle.lib.schema.schema_check import Fault, Place, UnknownKey
 
 FILE_NAME = "claude-bottle.json"
+EGRESS_OURS = (("egress", "inspect"), ("egress", "dlp"))
 
 
 def fault_error(fault: Fault, where: str) -> BottleError:
@@ -36,16 +37,18 @@ def unknown_warning(unknown: UnknownKey, where: str) -> str:
     return f"{_owner(unknown.place[:-1])}unknown key '{key}' is ignored ({more})"
 
 
-def host_error(fault: Fault, host: str, where: str) -> BottleError:
+def host_error(fault: Fault, host: str, where: str, whole: bool = False) -> BottleError:
     """Return why the sidecar would never match a listed host.
 
     Args:
         fault: what the schema has against it.
         host: the entry.
         where: its file and JSON path.
+        whole: a credential's, which may be a whole name only.
     """
     shown = "" if "@" in host else f" {host!a}"  # a password may stand before an @
-    line = f"{_owner(fault.place[:2])}{_dotted(list(fault.place[2:]))}:{shown} {host_problem(host)}"
+    problem = (_whole_problem(host) if whole else "") or host_problem(host)
+    line = f"{_owner(fault.place[:2])}{_dotted(list(fault.place[2:]))}:{shown} {problem}"
     return UnseenByShell(line, [_hint(fault, where)])
 
 
@@ -70,6 +73,16 @@ def host_problem(host: str) -> str:
     return "is not a host name"
 
 
+def _whole_problem(host: str) -> str:
+    """Return what of a listed host is wrong in a credential's."""
+    if "*" in host:
+        return "has a *; a credential goes to whole names only"
+    if is_address(host):
+        return "is an address; a credential goes to names only"
+    plain = host.lower().removesuffix(".")
+    return f"must be written as {plain!a}" if plain != host and re.fullmatch("[a-z0-9_.-]+", plain) else ""
+
+
 def is_address(host: str) -> bool:
     """Say whether a host is an IPv4 literal; whatever else looks like one is a name, as in the shell."""
     try:
@@ -80,7 +93,7 @@ def is_address(host: str) -> bool:
 
 def _shell_sees(fault: Fault) -> bool:
     inside_ssh_entry = len(fault.place) > 3 and fault.place[2] == "ssh"
-    ours = fault.place[2:3] in (("limits",), ("runtime",))
+    ours = fault.place[2:3] in (("limits",), ("runtime",), ("credentials",)) or fault.place[2:4] in EGRESS_OURS
     return fault.kind in ("type", "name") and not inside_ssh_entry and not ours
 
 

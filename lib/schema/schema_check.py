@@ -20,15 +20,18 @@ _TYPES = {
     "string": "a string",
     "number": "a number",
     "integer": "a whole number",
+    "boolean": "true or false",
 }
 # The keys of each kind of object, in the order in which the shell looks at them.
 KEYS = {
     "manifest": ("$schema", "bottles", "agents"),
     "agent": ("skills", "prompt", "bottle"),
-    "bottle": ("env", "ssh", "egress", "limits", "runtime"),
-    "egress": ("allowlist",),
+    "bottle": ("env", "ssh", "egress", "limits", "runtime", "credentials"),
+    "egress": ("allowlist", "inspect", "dlp"),
     "limits": ("memory", "cpus", "pids"),
     "ssh_entry": ("Host", "IdentityFile", "Hostname", "User", "Port", "KnownHostKey"),
+    "credential": ("value", "hosts", "paths", "scheme", "header", "user"),
+    "credential_value": ("command",),
 }
 _KINDS = ("name", "type", "required", "form", "text")  # of faults, in the order in which one place has them
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -182,6 +185,10 @@ def _kind(place: Place) -> str:
             return str(part)
         case ("bottles", _, "ssh", _):
             return "ssh_entry"
+        case ("bottles", _, "credentials", _):
+            return "credential"
+        case ("bottles", _, "credentials", _, "value"):
+            return "credential_value"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,16 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 CASES = REPO / "fixtures" / "golden"
 STREAMS = ("stdout", "stderr", "status", "files")
+# What entry 120 adds behind the shell's own lines, in every plan: a line for each credential, and for each host.
+_ADDED = "claude-bottle: {label:<16} : {row}\n(claude-bottle: {more:<16} : {row}\n)*"
+_CREDENTIAL = r"(\(none\)|\S+ +(never enters the bottle; .+|IN THE BOTTLE \(.+\)))"
+_HOST = r"\S+ +(inspected, findings (logged|refused)|NOT inspected \(.+\))( +broker)?"
+TRAFFIC = re.compile(
+    "^"
+    + _ADDED.format(label="credentials", more="", row=_CREDENTIAL)
+    + _ADDED.format(label="inspection", more="", row=_HOST),
+    re.MULTILINE,
+)
 ONLY_ADD = {15, 19, 105, 110}  # entries that add lines: hints, a missing token, what a folder adds, the seals
 
 
@@ -97,6 +108,11 @@ def expected(case: Case) -> dict[str, str]:
                 raise ValueError(f"{path.name} takes lines away, entry {case.entries} may only add")
             said[stream] = "\n".join(difflib.restore(lines, 2))
     return said
+
+
+def without_traffic(said: dict[str, str]) -> dict[str, str]:
+    """Return what the port said without what entry 120 adds to a plan."""
+    return {**said, "stderr": TRAFFIC.sub("", said["stderr"])}
 
 
 def accept(case: Case, got: dict[str, str], entries: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.case import REPO, Case, load, load_all, recording
+from tests.golden.case import REPO, Case, load, load_all, recording, without_traffic
 from tests.golden.main import digest, verdict
 
 CASES = load_all()
@@ -118,3 +118,21 @@ def test_only_a_shell_launcher_is_recorded_from() -> None:
         [REPO / "scripts" / "golden", "record", "--launcher", REPO / "cli.sh"], capture_output=True, text=True
     )
     assert done.returncode == 1 and "is not a shell launcher" in done.stderr
+
+
+SHELLS = "claude-bottle: remote-control   : disabled\n"
+ADDED = (
+    "claude-bottle: credentials      : TOKEN  never enters the bottle; api.example, any path\n"
+    "claude-bottle:                  : ASKED  IN THE BOTTLE (env)\n"
+    "claude-bottle: inspection       : api.example  inspected, findings logged  broker\n"
+    "claude-bottle:                  : git.example  NOT inspected (ssh)\n"
+)
+
+
+def test_what_a_plan_adds_in_every_case_is_left_out_and_nothing_else_is() -> None:
+    whole = {"stderr": f"{SHELLS}{ADDED}\n", "stdout": ADDED}
+    assert without_traffic(whole) == {"stderr": f"{SHELLS}\n", "stdout": ADDED}
+    for wrong in (ADDED.replace("never enters", "enters"), ADDED.replace("NOT ", ""), ADDED[: ADDED.index("git")]):
+        assert without_traffic({"stderr": wrong})["stderr"]
+    nothing = "claude-bottle: credentials      : (none)\n" + ADDED[ADDED.index("claude-bottle: inspection") :]
+    assert without_traffic({"stderr": nothing + SHELLS})["stderr"] == SHELLS

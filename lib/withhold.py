@@ -1,0 +1,55 @@
+"""What is kept from every child: the variables that a manifest takes credentials from, and the token.
+
+It is settled before any process starts, so the manifests are looked through here, loosely: what is wrong in them is
+said by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from claude_bottle.lib import env
+
+FILE_NAME = "claude-bottle.json"
+MAX_BYTES = 16 * 1024 * 1024
+
+
+def withhold(environ: Mapping[str, str]) -> None:
+    """Take from every child the variables that a credential comes from, in any bottle of both manifests.
+
+    Args:
+        environ: the caller's environment.
+    """
+    for folder in (".", environ.get("HOME") or "."):
+        with suppress(OSError, ValueError, RecursionError):
+            env.withheld.update(name for name in _variables(_read(f"{folder}/{FILE_NAME}")) if not env.is_needed(name))
+
+
+def _read(path: str) -> Any:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        raise OSError
+    with open(path, "rb") as file:
+        return json.loads(file.read(MAX_BYTES))
+
+
+def _variables(manifest: Any) -> Iterator[str]:
+    for bottle in _values(_get(manifest, "bottles")):
+        for credential in _values(_get(bottle, "credentials")):
+            value = _get(credential, "value")
+            found = env.HOST_VARIABLE.fullmatch(value) if isinstance(value, str) else None
+            if found:
+                yield found[1]
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else []
