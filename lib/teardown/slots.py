@@ -27,13 +27,3 @@ def removal_slot(until: float, check: Callable[[], float]) -> Iterator[None]:
         with suppress(OSError):
             held.enter_context(locked(sorted(_LIB.glob("*.py"))[:SLOTS], until, check))
         yield
-
-
-@contextmanager
-def only_sweep() -> Iterator[bool]:
-    """Say whether nobody else of this installation sweeps, and keep others from it while the block runs."""
-    mine = False
-    with ExitStack() as held:
-        with suppress(OSError):
-            mine = held.enter_context(locked([Path(__file__).resolve()]))
-        yield mine

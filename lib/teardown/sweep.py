@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import reason
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.host.locks import locked
+from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.cleanup import remove_folder
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
 from claude_bottle.lib.teardown.journal import STAGE
 from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from
-from claude_bottle.lib.teardown.slots import only_sweep
 
 FOLDER = "folder"
 STAGE_PREFIX = "claude-bottle-stage."
@@ -121,7 +123,7 @@ def _tell(items: list[Item], kept: dict[str, str]) -> None:
 def sweep(engine: Engine, parent: str) -> Work[None]:
     """Find and remove what dead launches have left, beside a start that does not depend on it.
 
-    A failure is a warning. Where another process of this installation removes already, this one leaves it to that.
+    A failure is a warning. Where another start of this user's removes already, this one leaves it to that.
 
     Args:
         engine: to ask.
@@ -131,9 +133,24 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
     try:
         items = yield from find_stale(patient, parent)
         if items:
-            with only_sweep() as mine:
-                if mine:
+            with _alone() as alone:
+                if alone:
                     yield from remove(patient, items)
     except (LookFailed, OSError) as problem:
         why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
         log.log_warn(f"could not look for what killed launches have left: {why}", lines=True)
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Say whether no other start of this user's removes, and keep others from it while the block runs.
+
+    Without a folder to lock it goes on: two that remove the same do so twice, and no more.
+    """
+    folder, alone = state_folder(os.environ), True
+    with ExitStack() as held:
+        with suppress(OSError):
+            if folder:
+                state_make(folder)
+                alone = held.enter_context(locked([folder]))
+        yield alone
