@@ -1,0 +1,184 @@
+"""What the broker is told: where it listens, and what it swaps for whom. Values are in a file beside it, by variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from claude_bottle.lib.credentials import AUTHORIZATION, Injection
+from claude_bottle.lib.env import TOKEN_NAME
+from claude_bottle.lib.errors import BottleError
+
+FOLDER = "/run/broker"
+CONFIG = f"{FOLDER}/haproxy.cfg"
+CHAIN = f"{FOLDER}/chain.pem"
+VALUES = f"{FOLDER}/values"
+ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+REFUSED = "broker: this credential is not put in here"
+MODEL_KEYS = (TOKEN_NAME, "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # nobody asks the model without one
+# Where a request says who sends it: there a foreign one would make a mailbox of the host.
+CARRIERS = (
+    AUTHORIZATION,
+    "api-key",
+    "deploy-token",
+    "job-token",
+    "private-token",
+    "x-access-token",
+    "x-api-key",
+    "x-auth-token",
+    "x-goog-api-key",
+)
+
+# One thread: a bottle's own traffic. No name is looked up in /etc/hosts, where the brokered ones lead back here.
+_HEAD = """\
+global
+  maxconn 256
+  nbthread 1
+  ssl-default-bind-options ssl-min-ver TLSv1.2
+  ssl-default-server-options ssl-min-ver TLSv1.2
+  tune.ssl.cachesize 64
+  log stdout format raw local0
+defaults
+  mode http
+  log global
+  log-format '{"host":"%[var(txn.host)]","method":"%HM","path":"%HPO","status":%ST,"in":%U,"out":%B,"ms":%Ta}'
+  option http-keep-alive
+  timeout connect 10s
+  timeout client 600s
+  timeout server 600s
+  timeout http-request 30s
+  timeout tunnel 600s
+resolvers engine
+  nameserver dns 127.0.0.11:53
+  resolve_retries 3
+  timeout resolve 1s
+  timeout retry 1s
+  hold valid 30s
+"""
+
+
+def addresses(brokered: Sequence[str]) -> dict[str, str]:
+    """Return the loopback address of each brokered host: its own, so that what is not HTTP can be told apart too.
+
+    Not 127.0.0.1: there a brokered name would open what the sidecar listens on.
+
+    Args:
+        brokered: the hosts.
+
+    Raises:
+        BottleError: there are more than addresses.
+    """
+    if len(brokered) > 250:
+        raise BottleError(f"credentials are for {len(brokered)} hosts, and one bottle can have 250")
+    return {host: f"127.0.0.{number}" for number, host in enumerate(brokered, 2)}
+
+
+def config(injections: Sequence[Injection], brokered: Sequence[str], tunnels: Mapping[str, Sequence[str]]) -> str:
+    """Return the broker's configuration.
+
+    Args:
+        injections: what is put in.
+        brokered: the hosts it is put in for, sorted.
+        tunnels: the ports, by brokered host, that are passed through as they are: ssh.
+    """
+    places = addresses(brokered)
+    lines = [*_frontend(injections, places)]
+    for number, host in enumerate(brokered):
+        lines += _backend(number, host)
+        for port in tunnels.get(host, ()):
+            lines += _tunnel(number, host, places[host], port)
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def values(injected: Mapping[str, str]) -> str:
+    """Return the file of values.
+
+    Args:
+        injected: the real values, by variable.
+    """
+    return "".join(f"{variable} {value}\n" for variable, value in injected.items())
+
+
+def _frontend(injections: Sequence[Injection], places: Mapping[str, str]) -> Iterator[str]:
+    yield "frontend bottle"
+    for address in places.values():
+        yield f"  bind {address}:443 ssl crt {CHAIN} alpn http/1.1"  # h2 makes git's pushes hang
+    yield "  http-request set-var(txn.host) req.fhdr(host),field(1,:),lower"
+    yield f"  http-request deny deny_status 421 unless {{ var(txn.host) -m str {' '.join(places)} }}"
+    yield from _seen(injections)
+    for number, injection in enumerate(injections):
+        yield from _swap(number, injection)
+    for number, header in enumerate(_carriers(injections)):
+        yield f"  http-request deny deny_status 403 {_said()} if carries{number} !{{ var(txn.header) -m str {header} }}"
+    for host in sorted({host for each in injections if each.variable in MODEL_KEYS for host in each.hosts}):
+        yield (
+            f"  http-request deny deny_status 403 {_said()} "
+            f"if {{ var(txn.host) -m str {host} }} !{{ var(txn.header) -m found }}"
+        )
+    for number, host in enumerate(places):
+        yield f"  use_backend host{number} if {{ var(txn.host) -m str {host} }}"
+
+
+def _said() -> str:
+    return f'content-type text/plain string "{REFUSED}"'
+
+
+def _carriers(injections: Sequence[Injection]) -> list[str]:
+    return sorted({*CARRIERS, *(injection.header for injection in injections)})
+
+
+def _seen(injections: Sequence[Injection]) -> Iterator[str]:
+    """Yield what is taken down of a request before anything in it is changed."""
+    for number, header in enumerate(_carriers(injections)):
+        yield f"  acl carries{number} req.fhdr({header}) -m found"
+        yield f"  http-request deny deny_status 403 {_said()} if {{ req.fhdr_cnt({header}) gt 1 }}"
+    yield r"  acl walks path -m reg -i '//|/\.\.?(/|%2f|$)|%2e|%5c|[\\]'"
+    yield "  http-request set-var(txn.word) req.fhdr(authorization),word(1,' ')"
+    yield "  http-request set-var(txn.scheme) var(txn.word),lower"
+    yield "  http-request set-var(txn.sent) req.fhdr(authorization),word(2,' ') unless { var(txn.scheme) -m str basic }"
+    yield "  http-request set-var(txn.sent) http_auth_pass if { var(txn.scheme) -m str basic }"
+    yield "  http-request set-var(txn.user) http_auth_user if { var(txn.scheme) -m str basic }"
+
+
+def _swap(number: int, injection: Injection) -> Iterator[str]:
+    """Yield how one credential is put in; a header is marked as swapped, and nothing is swapped twice."""
+    yield f"  acl host{number} var(txn.host) -m str {' '.join(injection.hosts)}"
+    granted = f"host{number} !{{ var(txn.header) -m found }}"
+    if injection.paths:
+        for path in injection.paths:
+            yield f"  acl path{number} path -m {f'beg {path[:-1]}' if path.endswith('*') else f'str {path}'}"
+        granted += f" path{number} !walks"
+    sent = "var(txn.sent)" if injection.header == AUTHORIZATION else f"req.fhdr({injection.header})"
+    yield f"  acl sent{number} {sent} -m str {injection.placeholder}"
+    granted += f" sent{number}"
+    if injection.scheme:
+        granted += f" {{ var(txn.scheme) -m str {injection.scheme} }}"
+    yield f"  http-request set-var(txn.swap) str({injection.variable}) if {granted}"
+    mine = f"if {{ var(txn.swap) -m str {injection.variable} }}"
+    yield f"  http-request set-var(txn.header) str({injection.header}) {mine}"
+    yield f"  http-request set-var(txn.real) str({injection.variable}),map_str({VALUES}) {mine}"
+    if injection.header != AUTHORIZATION:
+        yield f'  http-request set-header {injection.header} "%[var(txn.real)]" {mine}'
+        return
+    if injection.user:
+        yield f"  http-request set-var(txn.user) str({injection.user}) {mine}"
+    basic = "{ var(txn.scheme) -m str basic }"
+    yield f"  http-request set-var(txn.pair) var(txn.user),concat(:,txn.real,),base64 {mine} {basic}"
+    yield f'  http-request set-header authorization "%[var(txn.word)] %[var(txn.pair)]" {mine} {basic}'
+    yield f'  http-request set-header authorization "%[var(txn.word)] %[var(txn.real)]" {mine} !{basic}'
+
+
+def _backend(number: int, host: str) -> Iterator[str]:
+    yield f"backend host{number}"
+    yield "  http-reuse safe"
+    yield (
+        f"  server upstream {host}:443 ssl verify required ca-file {ROOTS} sni str({host}) verifyhost {host} "
+        "alpn h2,http/1.1 resolvers engine init-addr none"
+    )
+
+
+def _tunnel(number: int, host: str, address: str, port: str) -> Iterator[str]:
+    yield f"listen tunnel{number}-{port}"
+    yield "  mode tcp"
+    yield "  option tcplog"
+    yield f"  bind {address}:{port}"
+    yield f"  server upstream {host}:{port} resolvers engine init-addr none"
