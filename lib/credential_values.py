@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
+from secrets import token_urlsafe
 from typing import Literal
 
 from claude_bottle.lib import env
@@ -24,6 +25,7 @@ TokenGoes = Literal["", "bottle", "broker"]
 COMMAND_SECONDS = 30.0
 BASE_URL = "ANTHROPIC_BASE_URL"
 LAST_LINES = 8  # of what a command says that fails
+SHORTEST = 8  # characters of a value that can be looked for: a shorter one may be anywhere by chance
 # They say how a message is read or where it goes, or hold more than a credential.
 _OTHER_HEADERS = frozenset(
     ("connection", "content-length", "content-type", "cookie", "expect", "host", "keep-alive", "proxy-authorization")
@@ -193,6 +195,25 @@ def credentials_resolve(
             secrets.inject(credential.injection, environ[credential.text])
         elif credential.mode == "secret":
             _take(secrets, credential, ask(name, credential.text), f"the answer for '{name}'")
+
+
+def credentials_at_hand(
+    secrets: Secrets, injections: Iterable[Injection], sources: Iterable[Credential], environ: Mapping[str, str]
+) -> None:
+    """Take the values that are in the environment, and random ones for the others: nothing is asked, nothing runs.
+
+    Args:
+        secrets: gets them.
+        injections: what is put in.
+        sources: where the values of the manifest's own come from.
+        environ: the caller's environment.
+    """
+    variables = {env.TOKEN_NAME: env.TOKEN_VARIABLE}
+    variables |= {each.injection.variable: each.text if each.mode == "host" else "" for each in sources}
+    for injection in injections:
+        value = environ.get(variables[injection.variable], "")
+        usable = len(value) >= SHORTEST and not _misfit(value)
+        secrets.inject(injection, value if usable else token_urlsafe())
 
 
 def credentials_run(secrets: Secrets, credentials: Iterable[Credential], environ: Mapping[str, str]) -> None:

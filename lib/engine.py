@@ -112,6 +112,7 @@ class Engine:
         interruptible: bool = False,
         shown: Collection[str] = (),
         needless: Callable[[], bool] = lambda: False,
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> Call:
         """Return a docker call, for work that yields it.
 
@@ -123,13 +124,14 @@ class Engine:
                 removed then.
             shown: see ``Call``; it may be interrupted.
             needless: see ``Call``.
+            heard: see ``Call``.
         """
         interruptible = interruptible or bool(shown)
         check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
         most = seconds or (run.SILENT_SECONDS if shown else run.CHANGE_SECONDS)
         most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
         env = self.environment()
-        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless)
+        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless, heard)
 
     def question(self, words: Sequence[str]) -> Call:
         """Return a call that changes nothing; it is short, and a signal ends it."""
