@@ -131,8 +131,8 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
     """Have the broker run beside the sidecar."""
     if not made:
         return None
-    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.injected)
-    return (yield from broker.broker_start(launch.engine, made.identity, feed))
+    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
+    return (yield from broker.broker_start(launch.engine.keeping_out({}), made.identity, feed))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
