@@ -24,6 +24,7 @@ from claude_bottle.lib.teardown.journal import Journal
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
 VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is
 VALUES_FILE = f"{VALUES_DIR}/environ"
+TRUST_DIR = "/etc/claude-bottle"
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
@@ -98,7 +99,9 @@ def _names_from(plan: Plan) -> Iterator[str]:
             yield name
 
 
-def copy_files(engine: Engine, plan: Plan, container: str, name: str, say: Say, with_skills: bool) -> Work[None]:
+def copy_files(
+    engine: Engine, plan: Plan, container: str, name: str, say: Say, with_skills: bool, certificate: bytes
+) -> Work[None]:
     """Put in, in one stream, what the bottle begins with (shell: docker_copy_prompt, skills_copy).
 
     Args:
@@ -108,6 +111,7 @@ def copy_files(engine: Engine, plan: Plan, container: str, name: str, say: Say, 
         name: its name, for the messages.
         say: tells the user.
         with_skills: whether nothing has to go before the skills come.
+        certificate: of the bottle's authority.
 
     Raises:
         BottleError: a skill is gone, or docker refused.
@@ -116,7 +120,7 @@ def copy_files(engine: Engine, plan: Plan, container: str, name: str, say: Say, 
     say(f"copying prompt into {name}:{plan.prompt_path}")
     trees = _skills(plan, name, say) if with_skills else []
     what = "copying prompt and skills" if trees else "copying prompt"
-    yield from copy_in(engine, what, container, chain(_seed(plan), _programs(), *trees))
+    yield from copy_in(engine, what, container, chain(_seed(plan), _programs(), _trust(certificate), *trees))
 
 
 def _seed(plan: Plan) -> Iterator[bytes]:
@@ -133,6 +137,12 @@ def _programs() -> Iterator[bytes]:
     for target, name in ((seals.PROGRAM, "seals.pl"), (SESSION_PROGRAM, "session.pl")):
         program = Path(__file__).with_name(name).read_bytes()
         yield from tarstream.member(target[1:], program, mode=0o755, owner=0)
+
+
+def _trust(certificate: bytes) -> Iterator[bytes]:
+    """Yield the authority's certificate, and what keeps git from HTTP/2, over which a large push may hang for ever."""
+    yield from tarstream.folder(TRUST_DIR[1:], owner=0)
+    yield from tarstream.member(f"{TRUST_DIR[1:]}/ca.pem", certificate, mode=0o644, owner=0)
 
 
 def _onboarding(workdir: str) -> bytes:

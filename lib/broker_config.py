@@ -1,4 +1,4 @@
-"""What the broker is told: where it listens, and what it swaps for whom. Values are in a file beside it, by variable."""
+"""What the broker is told: where it listens, and what it swaps for whom. Values are in a file beside that."""
 
 from __future__ import annotations
 

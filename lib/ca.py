@@ -1,4 +1,4 @@
-"""The certificate authority of one bottle and start: its key signs what the sidecar and the broker show to the bottle."""
+"""The certificate authority of one bottle and start: it signs what sidecar and broker show to the bottle."""
 
 from __future__ import annotations
 

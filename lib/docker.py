@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from claude_bottle.lib import log
+from claude_bottle.lib import env, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
@@ -279,6 +279,26 @@ def _found_by_label(engine: Engine, tag: str, context: Path, id_file: Path) -> W
     yield from _build(engine, tag, ["--label", mark, str(context)], id_file)
     listed = yield engine.question(["image", "ls", "-q", "--no-trunc", "--filter", f"label={mark}"])
     return tuple(listed.text.split()[:1])
+
+
+def docker_build_broker(engine: Engine, tag: str, id_file: Path) -> Work[Image]:
+    """Build the broker's image; an own one is taken as it is.
+
+    Args:
+        engine: to ask.
+        tag: the image's.
+        id_file: where docker may write the image's id.
+
+    Raises:
+        DockerError: the build failed, and its own output has said why.
+        Interrupted: a signal stopped it.
+    """
+    if tag != env.DEFAULT_BROKER_IMAGE:
+        return Image(tag, (tag,))
+    log.log_info(f"building image {tag}")
+    context = image_context()
+    answers = yield from _build(engine, tag, ["-f", str(context / "Dockerfile.broker"), str(context)], id_file)
+    return Image(tag, (*answers, tag))
 
 
 def docker_build_plain(engine: Engine, tag: str) -> int:

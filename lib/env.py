@@ -12,6 +12,7 @@ DEFAULT_IMAGE = "claude-bottle:latest"
 DEFAULT_PIPELOCK_IMAGE = (
     "ghcr.io/luckypipewrench/pipelock@sha256:3b1a39417b98406ddc5dc2d8fcb42865ddc0c68a43d355db55f0f8cb06bc6de9"
 )
+DEFAULT_BROKER_IMAGE = "claude-bottle-broker:latest"
 DEFAULT_PIPELOCK_PORT = "8888"
 DEFAULT_HOME = "/home/node"
 DEFAULT_SUBNET_POOL = "10.213.0.0/16"
@@ -38,6 +39,7 @@ class Settings:
     pinned_container: str
     derived_image: str
     pipelock_image: str
+    broker_image: str
     pipelock_port: str
     subnet_pool: str
     runtime: str
@@ -66,6 +68,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pinned_container=get("CLAUDE_BOTTLE_CONTAINER"),
         derived_image=get("CLAUDE_BOTTLE_DERIVED_IMAGE"),
         pipelock_image=get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", DEFAULT_PIPELOCK_IMAGE),
+        broker_image=get("CLAUDE_BOTTLE_BROKER_IMAGE", DEFAULT_BROKER_IMAGE),
         pipelock_port=get("CLAUDE_BOTTLE_PIPELOCK_PORT", DEFAULT_PIPELOCK_PORT),
         subnet_pool=get(SUBNET_POOL_VARIABLE, DEFAULT_SUBNET_POOL),
         runtime=get(RUNTIME_VARIABLE),

@@ -38,12 +38,12 @@ def list_active() -> int:
     from claude_bottle.lib.teardown import inventory
     from claude_bottle.lib.teardown.owner import dead_launches
 
-    def is_sidecar(item: inventory.Item) -> bool:
+    def is_agent(item: inventory.Item) -> bool:
         """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
-        return item.role == inventory.SIDECAR if item.role else item.name.startswith(pipelock_container_name(""))
+        return item.role == inventory.AGENT if item.role else not item.name.startswith(pipelock_container_name(""))
 
     running = inventory.ours(docker_require(os.environ), inventory.CONTAINER)
-    active = [item for item in running if not is_sidecar(item)]
+    active = [item for item in running if is_agent(item)]
     if not active:
         log.log_info("no active containers")
     dead = dead_launches(item.owner for item in active)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from claude_bottle.lib import docker, log, pipelock_hosts
+from claude_bottle.lib.ca import Authority
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import ERR, OUT, Talk, Work, attach, one, perform
+from claude_bottle.lib.inspection import Watched, plain
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import SIDECAR
@@ -18,6 +23,13 @@ from claude_bottle.lib.teardown.journal import Journal
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
 CONFINEMENT = ("-i", "--read-only", "--user", "65534:65534")
+# A volume without a name: the one place in it that a file can be put into, and gone with the container.
+AUTHORITY_FOLDER = "/run/claude-bottle"
+AUTHORITY = (
+    *("--mount", f"type=volume,destination={AUTHORITY_FOLDER}"),
+    *("-e", f"SSL_CERT_DIR=/etc/ssl/certs:{AUTHORITY_FOLDER}"),
+)
+USER = 65534
 LIMITS = ("--memory", "512m", "--memory-swap", "512m", "--pids-limit", "256")
 HEALTHY_SECONDS = 30.0
 LOG_LINES = 8
@@ -38,7 +50,7 @@ dlp:
   scan_env: true
 fetch_proxy:
   listen: "0.0.0.0:{port}"
-  timeout_seconds: 120
+  timeout_seconds: {seconds}
   max_response_mb: 50
   monitoring:
     max_url_length: 4096
@@ -52,12 +64,25 @@ response_scanning:
   sse_streaming:
     enabled: true
     action: warn
-logging:
+{sse}logging:
   format: json
   output: stdout
 sentry:
   enabled: false
 metrics_listen: "127.0.0.1:{metrics}"
+"""
+_INSPECTION = """\
+tls_interception:
+  enabled: true
+  ca_cert: {folder}/ca.pem
+  ca_key: {folder}/ca-key.pem
+  max_response_bytes: 16777216
+{passed}request_body_scanning:
+  enabled: true
+  action: {dlp}
+  max_body_bytes: 8388608
+seed_phrase_detection:
+  enabled: false
 """
 
 
@@ -92,7 +117,15 @@ def _items(values: Iterable[str], indent: str) -> str:
     return "".join(f"{indent}- {json.dumps(value, ensure_ascii=False)}\n" for value in values)
 
 
-def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str, listed: Sequence[str] = ()) -> str:
+def pipelock_yaml(
+    hosts: Sequence[str],
+    ssh_hosts: Sequence[str],
+    port: str,
+    listed: Sequence[str] = (),
+    watched: Sequence[Watched] = (),
+    brokered: Sequence[str] = (),
+    dlp: str = "warn",
+) -> str:
     """Return the sidecar's configuration (shell: pipelock_write_yaml; contract section 8).
 
     Args:
@@ -100,8 +133,11 @@ def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str, lis
         ssh_hosts: the ``Hostname`` of each ssh entry.
         port: where it listens.
         listed: the hosts of the bottle's own allowlist.
+        watched: what becomes of each host's traffic.
+        brokered: the hosts that lead to the broker, on loopback.
+        dlp: what becomes of a secret in it: ``warn`` or ``block``.
     """
-    names = pipelock_hosts.trusted_names(listed, ssh_hosts)
+    names = sorted({*pipelock_hosts.trusted_names(listed, ssh_hosts), *brokered})
     addresses = pipelock_hosts.trusted_addresses(listed, ssh_hosts)
     text = "mode: strict\nenforce: true\napi_allowlist:\n" + _items(hosts, "  ")
     if names:
@@ -109,7 +145,25 @@ def pipelock_yaml(hosts: Sequence[str], ssh_hosts: Sequence[str], port: str, lis
     if addresses:
         text += "ssrf:\n  ip_allowlist:\n" + _items(addresses, "    ")
     metrics = next(other for other in METRICS_PORTS if other != str(int(port)))
-    return text + _LIMITS.format(port=port, metrics=metrics, exclusions=_exclusions(hosts))
+    opened = any(each.inspected for each in watched)
+    seconds, sse = (600, "    max_event_bytes: 1048576\n") if opened else (120, "")
+    text += _LIMITS.format(port=port, metrics=metrics, exclusions=_exclusions(hosts), seconds=seconds, sse=sse)
+    return text + (_inspection(watched, dlp) if opened else "")
+
+
+def _inspection(watched: Sequence[Watched], dlp: str) -> str:
+    passed = sorted(set(_passed_through(watched)))
+    listed = "  passthrough_domains:\n" + _items(passed, "    ") if passed else ""
+    return _INSPECTION.format(folder=AUTHORITY_FOLDER, passed=listed, dlp=dlp)
+
+
+def _passed_through(watched: Iterable[Watched]) -> Iterable[str]:
+    for each in watched:
+        host = plain(each.host)
+        if not each.inspected:
+            yield host
+            if host.startswith("*."):
+                yield host.removeprefix("*.")  # to the sidecar a wildcard is what is below only
 
 
 def _exclusions(hosts: Sequence[str]) -> str:
@@ -118,7 +172,7 @@ def _exclusions(hosts: Sequence[str]) -> str:
 
 
 def pipelock_create(
-    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str
+    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str, brokered: Mapping[str, str]
 ) -> Work[tuple[str, str]]:
     """Create the sidecar under the first free name; it comes to its name and its id.
 
@@ -127,6 +181,7 @@ def pipelock_create(
         Interrupted: a signal stopped the fetching of the image.
     """
     words = ["--network", network.identity, "--ip", sidecar_address(network.subnet), "--network-alias", ALIAS]
+    words += [*AUTHORITY, *(word for host, at in brokered.items() for word in ("--add-host", f"{host}:{at}"))]
     words += [*CONFINEMENT, *LIMITS, "--pull", "never", image, "run", "--config", CONFIG, "--listen", f"0.0.0.0:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
         made = yield from docker.create_container(engine, journal, slug, SIDECAR, name, words)
@@ -140,6 +195,22 @@ def pipelock_create(
             return name, made.text.strip()
         raise DockerError(f"pipelock: docker create failed: {made.failure}")
     raise AssertionError("container_names ends with an error")
+
+
+def pipelock_give_authority(engine: Engine, sidecar: str, authority: Authority) -> Work[None]:
+    """Put the bottle's authority into the sidecar, its key for it alone.
+
+    Args:
+        engine: to ask.
+        sidecar: its id; it does not run yet.
+        authority: the bottle's.
+
+    Raises:
+        BottleError: docker refused.
+    """
+    files = {"ca.pem": authority.certificate, "ca-key.pem": authority.key}
+    pieces = chain(*(tarstream.member(name, data, owner=USER) for name, data in files.items()))
+    yield from copy_in(engine, "pipelock: docker cp", sidecar, pieces, folder=AUTHORITY_FOLDER)
 
 
 def _pull(engine: Engine, image: str) -> Work[None]:

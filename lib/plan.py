@@ -8,6 +8,7 @@ from ipaddress import IPv4Network
 
 from claude_bottle.lib import (
     approved,
+    broker_config,
     credential_values,
     docker,
     env,
@@ -110,7 +111,18 @@ class Plan(Grants):
     @property
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
-        return pipelock.pipelock_yaml(self.hosts, ssh_hosts, self.settings.pipelock_port, self.listed)
+        port = self.settings.pipelock_port
+        return pipelock.pipelock_yaml(self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp)
+
+    @property
+    def broker_addresses(self) -> dict[str, str]:
+        return broker_config.addresses(self.brokered)
+
+    @property
+    def broker_config(self) -> str:
+        """What the broker is told; ssh to a host of its own goes through it too, since the name leads there."""
+        tunnels = {host: [entry.port for entry in self.ssh if entry.hostname == host] for host in self.brokered}
+        return broker_config.config(self.credentials, self.brokered, tunnels)
 
 
 def look_for_name(engine: Engine, request: Request, environ: Mapping[str, str]) -> Begun[str]:

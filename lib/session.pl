@@ -75,10 +75,38 @@ sub known_terminal {
     return 'xterm-256color';
 }
 
+# One bundle for every client: the image's roots, the bottle's own authority, and what the manifest adds for node.
+sub trust {
+    my ($own) = @_;
+    my ($ca, $roots) = ('/etc/claude-bottle/ca.pem', '/etc/ssl/certs/ca-certificates.crt');
+    my ($folder) = $file =~ m{^(.*)/};
+    join_files("$folder/ca.pem", $ca, $own || ()) or return;
+    join_files("$folder/bundle.pem", $roots, $ca, $own || ()) or return;
+    $ENV{NODE_EXTRA_CA_CERTS} = "$folder/ca.pem";
+    $ENV{NODE_USE_ENV_PROXY} = 1;
+    $ENV{$_} = "$folder/bundle.pem" for qw(SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE PIP_CERT
+        CARGO_HTTP_CAINFO AWS_CA_BUNDLE DENO_CERT);
+    delete $values{NODE_EXTRA_CA_CERTS};
+}
+
+sub join_files {
+    my ($target, @sources) = @_;
+    return 0 unless -r $sources[0] || @sources > 1;
+    open my $out, '>:raw', $target or fail("cannot write $target in the bottle: $!");
+    for my $source (@sources) {
+        open my $in, '<:raw', $source or next;
+        local $/;
+        print $out scalar(<$in>), "\n";
+    }
+    close $out or fail("cannot write $target in the bottle: $!");
+    return 1;
+}
+
 sub run_words {
     $ENV{$_} = without_proxy($ENV{$_}) for qw(NO_PROXY no_proxy);
     $ENV{TERM} = known_terminal($ENV{TERM}) if $ENV{TERM};
     $ENV{LANG} = 'C.UTF-8' unless $ENV{LANG};
+    trust($values{NODE_EXTRA_CA_CERTS} // $ENV{NODE_EXTRA_CA_CERTS});
     @ENV{keys %values} = values %values;
     exec { $program } @words or fail("cannot run $words[0] in the bottle: $!");
 }

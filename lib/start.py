@@ -108,7 +108,7 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     receipt.begin()
     credential_values.credentials_run(secrets, planned.sources, os.environ)
     gc.enable()  # a session may be long
-    launch = Launch(engine, planned, journal, staged, secrets.payload())
+    launch = Launch(engine, planned, journal, staged, secrets.payload(), secrets.injected)
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent, proof = made["agent"], made["proof"]
     receipt.tested(engine, agent.identity, made["sidecar"].identity, proof.probes)

@@ -6,13 +6,14 @@ others (``runner``). Nothing is undone here when one fails: that is ``cleanup_al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import docker, env, log, network, pipelock, session, ssh_setup
+from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup
+from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
@@ -37,6 +38,7 @@ class Launch:
     journal: Journal
     stage: Path
     values: bytes  # the session's, secrets among them
+    injected: Mapping[str, str]  # what the broker puts in, by variable
     test: SelfTest = AT_START
 
 
@@ -74,6 +76,20 @@ def build_workspace(launch: Launch, base: Image) -> Work[Image]:
     return (yield from docker.docker_build_derived(launch.engine, tag, base, home, plan.cwd, id_file))
 
 
+def build_broker(launch: Launch) -> Work[Image | None]:
+    """Build the broker's image, if there is anything to put in."""
+    if not launch.plan.brokered:
+        return None
+    tag = launch.plan.settings.broker_image
+    return (yield from docker.docker_build_broker(launch.engine, tag, launch.stage / "broker-id"))
+
+
+def make_ca(launch: Launch) -> Work[Authority]:
+    """Make the bottle's authority; in memory, while docker is at work."""
+    return make_authority(launch.plan.slug, launch.plan.brokered)
+    yield  # no call: a step is a generator all the same
+
+
 def create_internal(launch: Launch) -> Work[Network]:
     """Make the bottle's own network."""
     plan = launch.plan
@@ -90,24 +106,52 @@ def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
     """Make the sidecar."""
     plan, settings = launch.plan, launch.plan.settings
     name, identity = yield from pipelock.pipelock_create(
-        launch.engine, launch.journal, plan.slug, internal, settings.pipelock_image, settings.pipelock_port
+        launch.engine,
+        launch.journal,
+        plan.slug,
+        internal,
+        settings.pipelock_image,
+        settings.pipelock_port,
+        plan.broker_addresses,
     )
     return Container(identity, name)
 
 
-def start_sidecar(launch: Launch, sidecar: Container, egress: Network) -> Work[Watch]:
+def create_broker(launch: Launch, sidecar: Container, broker_image: Image | None) -> Work[Container | None]:
+    """Make the broker, if there is anything to put in."""
+    if not broker_image:
+        return None
+    name, identity = yield from broker.broker_create(
+        launch.engine, launch.journal, launch.plan.slug, sidecar.identity, broker_image
+    )
+    return Container(identity, name)
+
+
+def start_broker(launch: Launch, made: Container | None, watch: Watch, authority: Authority) -> Work[Watch | None]:
+    """Have the broker run beside the sidecar."""
+    if not made:
+        return None
+    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.injected)
+    return (yield from broker.broker_start(launch.engine, made.identity, feed))
+
+
+def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
     """Have the sidecar run on both networks."""
-    return pipelock.pipelock_start(launch.engine, sidecar.identity, egress, launch.plan.yaml)
+    yield from pipelock.pipelock_give_authority(launch.engine, sidecar.identity, authority)
+    return (yield from pipelock.pipelock_start(launch.engine, sidecar.identity, egress, launch.plan.yaml))
 
 
-def start_agent(launch: Launch, image: Image, internal: Network, sidecar: Container) -> Work[Container]:
+def start_agent(
+    launch: Launch, image: Image, internal: Network, sidecar: Container, authority: Authority
+) -> Work[Container]:
     """Have a running bottle, with the prompt and the skills in it."""
-    made, started = yield from _try_agent(launch, image, internal, sidecar, agent_container.NO_IPV6, log.log_info)
+    needs = (launch, image, internal, sidecar, authority)
+    made, started = yield from _try_agent(*needs, agent_container.NO_IPV6, log.log_info)
     if agent_container.lacks_ipv6(started):
         removal = yield from inventory.remove(launch.engine, inventory.CONTAINER, [made.identity])
         if removal.left:
             raise DockerError(f"docker rm failed: {removal.failure}")
-        made, started = yield from _try_agent(launch, image, internal, sidecar, (), lambda said_before: None)
+        made, started = yield from _try_agent(*needs, (), lambda said_before: None)
     if not started.ok:
         raise DockerError(f"docker run failed: {started.failure}")
     return made
@@ -118,6 +162,7 @@ def _try_agent(
     image: Image,
     internal: Network,
     sidecar: Container,
+    authority: Authority,
     extra: Sequence[str],
     say: agent_container.Say,
 ) -> Work[tuple[Container, Result]]:
@@ -127,7 +172,7 @@ def _try_agent(
     options = [*agent_container.agent_options(plan, internal.identity, image.tag), *address, *extra]
     name, identity = yield from agent_container.agent_create(engine, launch.journal, plan, options, image, proxy, say)
     late = yield from agent_container.skills_in_image(engine, plan, identity)
-    yield from agent_container.copy_files(engine, plan, identity, name, say, not late)
+    yield from agent_container.copy_files(engine, plan, identity, name, say, not late, authority.certificate)
     started = yield from agent_container.agent_start(engine, identity)
     if late and started.ok:
         yield from agent_container.remove_skills(engine, plan, identity)
@@ -147,7 +192,13 @@ def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
 
 
 def prepare(
-    launch: Launch, agent: Container, sidecar: Container, watch: Watch, internal: Network, egress: Network
+    launch: Launch,
+    agent: Container,
+    sidecar: Container,
+    watch: Watch,
+    internal: Network,
+    egress: Network,
+    broker_watch: Watch | None,
 ) -> Work[Proof]:
     """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold."""
     engine, host, port = launch.engine, pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
@@ -166,10 +217,19 @@ STEPS = (  # in the order in which they are told
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
     Step(("internal",), "sidecar", create_sidecar, "sidecar"),
-    Step(("sidecar", "egress"), "watch", start_sidecar, "sidecar's start"),
-    Step(("image", "internal", "sidecar"), "agent", start_agent, "bottle"),
+    Step((), "authority", make_ca, "certificates"),
+    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
+    Step((), "broker_image", build_broker, "broker's image"),
+    Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
+    Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
+    Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),
     Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
     Step(("agent",), "files", copy_workspace, "working directory"),
-    Step(("agent", "sidecar", "watch", "internal", "egress"), "proof", prepare, "seals, and sidecar's answer"),
+    Step(
+        ("agent", "sidecar", "watch", "internal", "egress", "broker_watch"),
+        "proof",
+        prepare,
+        "seals, and sidecar's answer",
+    ),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )

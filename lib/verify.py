@@ -47,7 +47,7 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     siblings = tuple(perform(_siblings(engine)))
     allowed = next(host for host in planned.hosts if "*" not in host)
     test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
-    launch = Launch(engine, planned, journal, Path(shown), b"", test)
+    launch = Launch(engine, planned, journal, Path(shown), b"", {}, test)
     proof: seals.Proof = runner.run_steps(launch, timed=os.isatty(log.STDERR))["proof"]
     log.data(*((probe.name, probe.outcome, probe.detail) for probe in proof.probes))
     proof.require()

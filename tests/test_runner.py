@@ -28,7 +28,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def run(engine: Engine, *steps: Step) -> dict[str, Any]:
-    return runner.run_steps(Launch(engine, None, None, Path("/"), b""), steps)  # type: ignore[arg-type]
+    return runner.run_steps(Launch(engine, None, None, Path("/"), b"", {}), steps)  # type: ignore[arg-type]
 
 
 def step(makes: str, *scripts: str, needs: tuple[str, ...] = (), interruptible: bool = False) -> Step:

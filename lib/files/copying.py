@@ -17,9 +17,14 @@ EVERY_SECONDS = 3.0
 
 
 def copy_in(
-    engine: Engine, what: str, container: str, pieces: Iterable[bytes], seconds: float | None = None
+    engine: Engine,
+    what: str,
+    container: str,
+    pieces: Iterable[bytes],
+    seconds: float | None = None,
+    folder: str = "/",
 ) -> Work[None]:
-    """Unpack a tar stream in a container's root folder.
+    """Unpack a tar stream in a folder of a container.
 
     Args:
         engine: that has the container.
@@ -27,6 +32,7 @@ def copy_in(
         container: its id.
         pieces: of the stream, without its end; their paths begin without a slash.
         seconds: the longest that the engine may take nothing and say nothing, if not as for any change.
+        folder: to unpack in; the root, if none is named.
 
     Raises:
         BottleError: a file cannot be read, or docker refused.
@@ -37,7 +43,7 @@ def copy_in(
         yield from pieces
         yield tarstream.END
 
-    words, data = ["cp", "-", f"{container}:/"], _told(tarstream.packed(stream()))
+    words, data = ["cp", "-", f"{container}:{folder}"], _told(tarstream.packed(stream()))
     try:
         result = yield engine.call(words, stdin=data, seconds=seconds, interruptible=True)
     except OSError as problem:

@@ -59,10 +59,10 @@ class Talk:
         attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
     """
 
-    def __init__(self, call: Call, attached: bool = False) -> None:
+    def __init__(self, call: Call, attached: bool = False, word: bytes = b"") -> None:
         self.call = call
         self.problem: BaseException | None = None
-        self._attached, self._spoken, self._late = attached, False, False
+        self._attached, self._word, self._spoken, self._late = attached, word, False, False
         self._data, self._unsent = iter(call.stdin), b""
         self.process: Process = run.piped(call.program, call.words, call.env, alone=not call.shown, stays=attached)
         self._begin()
@@ -122,8 +122,8 @@ class Talk:
             self._open.discard(fd)
         self._pieces[self._names[fd]].append(data)
         if self._attached:
-            self._spoken = self._spoken or (bool(data) and self._names[fd] == OUT)
             self._keep_the_end()
+            self._spoken = self._spoken or (bool(self._said[OUT]) and self._word in self._said[OUT])
 
     def _feed(self) -> None:
         stdin = self.process.stdin
@@ -187,9 +187,14 @@ Work = Generator[Wish, Result, T]  # what does several calls, and comes to somet
 _attached: list[Talk] = []
 
 
-def attach(call: Call) -> Talk:
-    """Begin a call that stays under way while others come and go; yielded by work, it answers with its first word."""
-    talk = Talk(call, attached=True)
+def attach(call: Call, word: bytes = b"") -> Talk:
+    """Begin a call that stays under way while others come and go.
+
+    Args:
+        call: to begin.
+        word: that it answers with when work has yielded it; whichever comes first, if none is given.
+    """
+    talk = Talk(call, attached=True, word=word)
     _attached.append(talk)
     return talk
 

@@ -23,9 +23,10 @@ IMAGE_LABEL = f"{PREFIX}image"
 
 AGENT = "agent"
 SIDECAR = "sidecar"
+BROKER = "broker"
 INTERNAL = "internal"
 EGRESS = "egress"
-KINDS = {AGENT: CONTAINER, SIDECAR: CONTAINER, INTERNAL: NETWORK, EGRESS: NETWORK}
+KINDS = {AGENT: CONTAINER, BROKER: CONTAINER, SIDECAR: CONTAINER, INTERNAL: NETWORK, EGRESS: NETWORK}
 ROLES = tuple(KINDS)  # in the order in which they are removed
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 

@@ -1,0 +1,125 @@
+"""The broker: puts credentials in, in the sidecar's network namespace, where no other container reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+from claude_bottle.lib import broker_config, docker, log
+from claude_bottle.lib.ca import Authority
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.host.calls import Work, attach
+from claude_bottle.lib.pipelock import Watch
+from claude_bottle.lib.teardown.inventory import BROKER
+from claude_bottle.lib.teardown.journal import Journal
+
+USER = 65534
+READY = b"Loading success"  # haproxy's own word, with every address bound
+READY_SECONDS = 30.0
+# What it holds is in memory and goes with it; what it logs has bounds, and neither headers nor queries in it.
+TMPFS = f"{broker_config.FOLDER}:rw,noexec,nosuid,nodev,size=4m,uid={USER},gid={USER},mode=0700"
+CONFINEMENT = ("-i", "--read-only", "--user", f"{USER}:{USER}", "--tmpfs", TMPFS)
+LIMITS = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "64")
+LOG = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=1")
+# It unpacks what it is fed, then runs with nothing to read: stdin would stay open with the client.
+_UNPACK = f'umask 077 && tar -xC {broker_config.FOLDER} && exec "$@" </dev/null 2>&1'
+_COMMAND = ("sh", "-c", _UNPACK, "sh", "haproxy", "-W", "-db", "-f", broker_config.CONFIG)
+
+
+def broker_create(
+    engine: Engine, journal: Journal, slug: str, sidecar: str, image: docker.Image
+) -> Work[tuple[str, str]]:
+    """Create the broker under the first free name; it comes to its name and its id.
+
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        slug: of the agent.
+        sidecar: the sidecar's id, whose network it shares.
+        image: that it runs.
+
+    Raises:
+        BottleError: docker refused, or every name is taken.
+    """
+    answers = iter(image.answers)
+    options = ["--network", f"container:{sidecar}", *CONFINEMENT, *LIMITS, *LOG, "--pull", "never"]
+    answer = next(answers)
+    names = docker.container_names(f"claude-bottle-broker-{slug}")
+    name = next(names)
+    while True:
+        words = [*options, answer, *_COMMAND]
+        made = yield from docker.create_container(engine, journal, slug, BROKER, name, words)
+        if made.ok:
+            log.log_info(f"starting broker {name}")
+            return name, made.text.strip()
+        if docker.has_no_image(made):
+            answer = next(answers, "")
+            if not answer:
+                raise image.unknown(made.failure)
+        elif docker.is_name_conflict(made):
+            name = next(names)
+        else:
+            raise DockerError(f"broker: docker create failed: {made.failure}")
+
+
+def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Watch]:
+    """Start the broker with all it is to know on stdin; it comes to who notices its end.
+
+    Args:
+        engine: to ask.
+        broker: its id.
+        feed: see ``broker_feed``.
+
+    Raises:
+        DockerError: docker refused, or it did not say that it is ready.
+    """
+    call = engine.call(["start", "-ai", broker], seconds=READY_SECONDS, stdin=feed, interruptible=True)
+    talk, started = yield from docker.start(lambda: attach(call, READY))
+    watch = Watch(engine, broker, talk)
+    if not started.ok or talk.ended:
+        raise watch.stopped()
+    return watch
+
+
+def broker_feed(text: str, authority: Authority, injected: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield what the broker is fed, the real values among it: nothing else gets these.
+
+    Args:
+        text: its configuration.
+        authority: the bottle's.
+        injected: the real values, by variable.
+    """
+    files = {
+        broker_config.CONFIG: log.encode(text),
+        broker_config.CHAIN: authority.chain,
+        broker_config.VALUES: log.encode(broker_config.values(injected)),
+    }
+    root = f"{broker_config.FOLDER}/"
+    yield from chain(*(tarstream.member(name.removeprefix(root), data, owner=USER) for name, data in files.items()))
+    yield tarstream.END
+
+
+def not_in(injected: Mapping[str, str], chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass on what goes into another container, as long as no real value is in it.
+
+    Args:
+        injected: the real values, by variable.
+        chunks: of the stream.
+
+    Raises:
+        BottleError: one is.
+    """
+    secrets = {name: log.encode(value) for name, value in injected.items()}
+    longest, before = max(map(len, secrets.values()), default=1), b""
+    for chunk in chunks:
+        seen = before + chunk
+        for name, value in secrets.items():
+            if value in seen:
+                raise BottleError(f"the value of {name} is in what would go into the bottle", [_OUT_OF_IT])
+        before = seen[len(seen) - longest + 1 :] if longest > 1 else b""
+        yield chunk
+
+
+_OUT_OF_IT = "take it out of the prompt, the skills, the project or the env; the bottle has a placeholder for it"
