@@ -33,7 +33,7 @@ else {
   const asked = require('http').request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path });
   asked.on('connect', (reply, socket) => {
     require('https').get(url, { createConnection: () => require('tls').connect({ socket, servername: process.env.HOST }) },
-      (answer) => { show(answer.statusCode); process.exit(0); });
+      (answer) => { show(answer.statusCode); answer.pipe(process.stderr); answer.on('end', () => process.exit(0)); });
   });
   asked.end();
 }
@@ -75,13 +75,15 @@ SAYS = {
 }
 # Runs each script in a folder of its own, and says what each came to in one line.
 DRIVER = r"""
-import json, os, subprocess, sys, tempfile
+import json, os, subprocess, sys, tempfile, time
 for name, script in json.loads(sys.argv[1]).items():
     with tempfile.TemporaryDirectory() as folder:
         words, env = ["bash", "-euo", "pipefail", "-c", script], {**os.environ, "HOST": sys.argv[2], "REPOSITORY": sys.argv[3]}
+        began = time.monotonic()
         try:
             done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
-            print(json.dumps([name, done.returncode, done.stdout, done.stderr[-2000:]]), flush=True)
+            took = time.monotonic() - began
+            print(json.dumps([name, done.returncode, done.stdout, done.stderr[-2000:] + f' took {took}']), flush=True)
         except subprocess.TimeoutExpired as late:
             print(json.dumps([name, -1, "", repr(late)]), flush=True)
 """
