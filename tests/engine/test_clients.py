@@ -11,7 +11,6 @@ import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,8 +31,9 @@ else {
   const proxy = new URL(process.env.HTTPS_PROXY), path = `${process.env.HOST}:443`;
   const asked = require('http').request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path });
   asked.on('connect', (reply, socket) => {
-    require('https').get(url, { createConnection: () => require('tls').connect({ socket, servername: process.env.HOST }) },
-      (answer) => { show(answer.statusCode); answer.pipe(process.stderr); answer.on('end', () => process.exit(0)); });
+    const createConnection = () => require('tls').connect({ socket, servername: process.env.HOST });
+    require('https').get(url, { createConnection, defaultPort: 443 },
+      (answer) => { show(answer.statusCode); process.exit(0); });
   });
   asked.end();
 }
@@ -54,7 +54,7 @@ echo more >more && git add more && git commit -qm more && git push -q origin HEA
 SCRIPTS = {
     "curl": 'curl -sS --fail "https://$HOST/word"',
     "git": GIT_ROUND,
-    "npm": f"""npm install -s --no-audit --no-fund --cache "$PWD/cache" --registry "https://$HOST/npm/" scenery-package
+    "npm": """npm install -s --no-audit --no-fund --cache "$PWD/cache" --registry "https://$HOST/npm/" scenery-package
         node -p 'require("scenery-package")'""",
     "pip": """python3 -m venv v && v/bin/pip install -q --no-cache-dir -i "https://$HOST/simple/" scenery-package
         v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
@@ -75,15 +75,14 @@ SAYS = {
 }
 # Runs each script in a folder of its own, and says what each came to in one line.
 DRIVER = r"""
-import json, os, subprocess, sys, tempfile, time
+import json, os, subprocess, sys, tempfile
 for name, script in json.loads(sys.argv[1]).items():
     with tempfile.TemporaryDirectory() as folder:
-        words, env = ["bash", "-euo", "pipefail", "-c", script], {**os.environ, "HOST": sys.argv[2], "REPOSITORY": sys.argv[3]}
-        began = time.monotonic()
+        words = ["bash", "-euo", "pipefail", "-c", script]
+        env = {**os.environ, "HOST": sys.argv[2], "REPOSITORY": sys.argv[3]}
         try:
             done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
-            took = time.monotonic() - began
-            print(json.dumps([name, done.returncode, done.stdout, done.stderr[-2000:] + f' took {took}']), flush=True)
+            print(json.dumps([name, done.returncode, done.stdout, done.stderr[-2000:]]), flush=True)
         except subprocess.TimeoutExpired as late:
             print(json.dumps([name, -1, "", repr(late)]), flush=True)
 """
@@ -93,7 +92,8 @@ Results = dict[str, tuple[int, str, str]]
 
 def session_script(scripts: dict[str, str], host: str, repository: str) -> str:
     """Return what a shell is to read to run scripts in a bottle."""
-    return f"cat >/tmp/driver.py <<'END'\n{DRIVER}END\nexec python3 /tmp/driver.py {quoted(scripts)} {host} {repository}\n"
+    run = f"exec python3 /tmp/driver.py {quoted(scripts)} {host} {repository}"
+    return f"cat >/tmp/driver.py <<'END'\n{DRIVER}END\n{run}\n"
 
 
 def quoted(scripts: dict[str, str]) -> str:
@@ -105,7 +105,8 @@ def quoted(scripts: dict[str, str]) -> str:
 def results(desk: Desk, scripts: dict[str, str], host: str, repository: str) -> Results:
     """Run scripts in one session, and return the status, the output and the complaints of each."""
     done = desk.run("start", "-y", AGENT, stdin=session_script(scripts, host, repository))
-    assert done.returncode == 0, done.stderr
+    if done.returncode:  # every test of this host says so, and none starts another session
+        return dict.fromkeys(scripts, (done.returncode, "", done.stderr))
     return {name: (status, out, err) for name, status, out, err in map(json.loads, done.stdout.splitlines())}
 
 
