@@ -25,7 +25,7 @@ LIMITS = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "64")
 LOG = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=1")
 # It unpacks what it is fed, then runs with nothing to read: stdin would stay open with the client.
 _UNPACK = f'umask 077 && tar -xC {broker_config.FOLDER} && exec "$@" </dev/null 2>&1'
-_COMMAND = ("sh", "-c", _UNPACK, "sh", "haproxy", "-W", "-db", "-f", broker_config.CONFIG)
+COMMAND = ("sh", "-c", _UNPACK, "sh", "haproxy", "-W", "-db", "-f", broker_config.CONFIG)
 
 
 def broker_create(
@@ -49,7 +49,7 @@ def broker_create(
     names = docker.container_names(f"claude-bottle-broker-{slug}")
     name = next(names)
     while True:
-        words = [*options, answer, *_COMMAND]
+        words = [*options, answer, *COMMAND]
         made = yield from docker.create_container(engine, journal, slug, BROKER, name, words)
         if made.ok:
             log.log_info(f"starting broker {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import subprocess
 from pathlib import Path
 
@@ -183,13 +184,14 @@ def test_the_watch_ends_with_the_session(tmp_path: Path) -> None:
 
 def test_the_sidecar_gets_its_configuration_on_stdin(tmp_path: Path) -> None:
     run = plain(tmp_path)
-    run.fake.session(f"cp {run.tmp}/claude-bottle-stage.*/pipelock.yaml {tmp_path}/shown")
+    shown, state = tmp_path / "shown", tmp_path / "state"
+    run.fake.session(f"cp {run.tmp}/claude-bottle-stage.*/pipelock.yaml {shown}; cp {run.fake.folder}/state {state}")
     assert ended(run)[0] == 0
     words = created(run, "sidecar")
     assert words[words.index("--config") + 1] == "/dev/stdin"
     assert {"-i", "--read-only"} <= set(words) and words[words.index("--user") + 1] == "65534:65534"
-    (start,) = [call for call in run.fake.calls() if call["argv"][:2] == ["start", "-ai"]]
-    assert start["stdin"] == hashlib.sha256((tmp_path / "shown").read_bytes()).hexdigest()
+    configured = [box["config"] for box in marshal.loads(state.read_bytes())["containers"] if "config" in box]
+    assert configured == [shown.read_text()]
     assert [argv for argv in run.fake.argvs() if argv[0] == "cp" and argv[-1].endswith("/etc")] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import owner, sweep
 from claude_bottle.lib.teardown.owner import Owner, Place, owner_here, place_here, process_mark
@@ -213,14 +213,12 @@ def test_what_cannot_be_removed_is_a_warning_and_the_start_goes_on(scene: Scene)
 
 
 def test_a_sweep_leaves_the_work_to_one_that_is_under_way(scene: Scene) -> None:
-    folder = state_folder(scene.env)
-    assert folder
-    state_make(folder)
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    assert scene.start()[0] == 0
+    state = state_folder(scene.env)
+    assert state
+    state_make(state / sweep.LOCK)
+    with locked([state / sweep.LOCK]):
+        assert scene.start()[0] == 0
     assert sorted(scene.leftovers()) == scene.all
-    os.close(fd)
     assert (scene.start()[0], scene.leftovers()) == (0, [])
 
 

@@ -27,6 +27,7 @@ from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from
 FOLDER = "folder"
 STAGE_PREFIX = "claude-bottle-stage."
 OWNER_FILE = "owner"  # of a stage dir
+LOCK = "sweep"  # not the state folder itself: who remembers an approval waits for that, and removal may take long
 SILENT_SECONDS = 10.0  # of docker, in a start's sweep
 TRIES = 3
 _LABELLED = ("--filter", f"label={PREFIX}owner")
@@ -151,6 +152,6 @@ def _alone() -> Iterator[bool]:
     with ExitStack() as held:
         with suppress(OSError):
             if folder:
-                state_make(folder)
-                alone = held.enter_context(locked([folder]))
+                state_make(folder / LOCK)
+                alone = held.enter_context(locked([folder / LOCK]))
         yield alone

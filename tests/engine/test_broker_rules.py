@@ -1,0 +1,164 @@
+"""What a broker swaps, refuses and passes on: the configuration of the project's own, in a real haproxy."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claude_bottle.lib import broker, broker_config, ca
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection, placeholder
+from claude_bottle.lib.files import tarstream
+
+from .conftest import ROOT, docker, until
+
+MODEL = "api.anthropic.com"
+VALUES = {
+    "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-real",
+    "GITHUB_TOKEN": "real = of: github \\ %[x]",
+    "GITLAB_TOKEN": "real-gitlab",
+    "REGISTRY": "real:registry",
+}
+GITHUB, GITLAB, REGISTRY = (placeholder(name) for name in list(VALUES)[1:])
+TUNNELS = {"git.test": ["22"]}
+NAME = f"cb-broker-{os.getpid()}"
+IMAGE = f"{NAME}:latest"
+
+
+def injections() -> list[Injection]:
+    token = model_injection()
+    assert token
+    return [
+        token,
+        Injection("GITHUB_TOKEN", GITHUB, ("api.git.test", "git.test")),
+        Injection("GITLAB_TOKEN", GITLAB, ("gitlab.test",), ("/api/v4/*",), header="private-token"),
+        Injection("REGISTRY", REGISTRY, ("registry.test",), scheme="basic", user="robot"),
+    ]
+
+
+HOSTS = sorted({host for each in injections() for host in each.hosts})
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def stream(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(text), 0o644
+            archive.addfile(info, io.BytesIO(text))
+    return data.getvalue()
+
+
+def certificate(folder: Path) -> dict[str, bytes]:
+    """Return the upstream's key and certificate: one that the broker is told to trust, for all hosts."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    names = ",".join(f"DNS:{host}" for host in HOSTS)
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    words += ["-subj", "/CN=upstream", "-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(words, check=True, capture_output=True)
+    return {"key.pem": key.read_bytes(), "cert.pem": cert.read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Yield what asks a broker that runs: by host, path and headers."""
+    upstream = certificate(tmp_path_factory.mktemp("upstream"))
+    docker("build", "-q", "-t", IMAGE, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
+    docker("network", "create", "--internal", NAME)
+    try:
+        aliases = [word for host in HOSTS for word in ("--network-alias", host)]
+        up = docker(
+            "create", "--network", NAME, *aliases, "--user", "0", "node:22-slim", "node", "/upstream/upstream.js"
+        )
+        upstream["upstream.js"] = (ROOT / "fixtures/broker/upstream.js").read_bytes()
+        files = {f"upstream/{name}": data for name, data in upstream.items()}
+        subprocess.run(["docker", "cp", "-", f"{up}:/"], input=stream(files), check=True)
+        docker("start", up)
+        made = docker("create", "--network", NAME, *broker.CONFINEMENT, *broker.LIMITS, IMAGE, *broker.COMMAND)
+        text = broker_config.config(injections(), HOSTS, TUNNELS)
+        text = text.replace(broker_config.ROOTS, f"{broker_config.FOLDER}/cert.pem")
+        feed = list(broker.broker_feed(text, ca.make_authority("test", HOSTS), VALUES))
+        root = b"".join(tarstream.member("cert.pem", upstream["cert.pem"], owner=broker.USER))
+        words = ["docker", "start", "-ai", made]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as client:
+            assert client.stdin
+            client.stdin.write(root + b"".join(feed))
+            client.stdin.close()
+            until(lambda: broker.READY in docker("logs", made, check=False).encode())
+            yield lambda *requests: ask(made, *requests)
+            client.kill()
+    finally:
+        docker("rm", "-fv", *docker("ps", "-aq", "--filter", f"network={NAME}").split())
+        docker("network", "rm", NAME)
+        docker("image", "rm", IMAGE)
+
+
+def ask(container: str, *requests: tuple[str, str, dict[str, Any]]) -> list[Any]:
+    places = broker_config.addresses(HOSTS)
+    lines = [
+        json.dumps({"address": places.get(host, "127.0.0.2"), "host": host, "path": path, "headers": headers})
+        for host, path, headers in requests
+    ]
+    words = ["docker", "exec", "-i", container, "node", "-e", (ROOT / "fixtures/broker/ask.js").read_text()]
+    done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, timeout=120)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Any) -> None:
+    bearer, real = f"Bearer {TOKEN_PLACEHOLDER}", VALUES["GITHUB_TOKEN"]
+    found = asked(
+        (MODEL, "/v1/messages?beta=true", {"authorization": bearer}),
+        ("api.git.test", "/any", {"authorization": f"Bearer {GITHUB}"}),
+        ("api.git.test", "/any", {"authorization": f"token {GITHUB}"}),
+        ("git.test", "/any", {"authorization": basic("x-access-token", GITHUB)}),
+        ("gitlab.test", "/api/v4/projects/group%2Fproject", {"private-token": GITLAB}),
+        ("registry.test", "/", {"authorization": basic("me", REGISTRY)}),
+    )
+    assert [(status, json.loads(text)) for status, text in found] == [
+        (200, {"authorization": f"Bearer {VALUES['CLAUDE_CODE_OAUTH_TOKEN']}"}),
+        (200, {"authorization": f"Bearer {real}"}),
+        (200, {"authorization": f"token {real}"}),
+        (200, {"authorization": basic("x-access-token", real)}),
+        (200, {"private-token": VALUES["GITLAB_TOKEN"]}),
+        (200, {"authorization": basic("robot", VALUES["REGISTRY"])}),
+    ]
+
+
+def test_whatever_else_carries_a_credential_is_refused(asked: Any) -> None:
+    bearer = {"authorization": f"Bearer {TOKEN_PLACEHOLDER}"}
+    found = asked(
+        (MODEL, "/v1/files", bearer),
+        (MODEL, "/v1/messages", {"authorization": "Bearer sk-ant-stolen"}),
+        (MODEL, "/v1/messages", {"authorization": [bearer["authorization"], "Bearer sk-ant-stolen"]}),
+        (MODEL, "/v1/messages", {**bearer, "x-api-key": "stolen"}),
+        (MODEL, "/v1/messages", {"x-api-key": "stolen"}),
+        (MODEL, "/v1/messages", {"authorization": basic("x", TOKEN_PLACEHOLDER)}),
+        (MODEL, "/v1/messages", {}),
+        ("git.test", "/", bearer),
+        ("gitlab.test", "/other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/../other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/..%2fother", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/%2e%2e/other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4//other", {"private-token": GITLAB}),
+        ("registry.test", "/", {"authorization": f"Bearer {REGISTRY}"}),
+    )
+    assert found == [[403, broker_config.REFUSED]] * 14
+
+
+def test_what_carries_none_passes_but_to_the_model(asked: Any) -> None:
+    assert asked(("git.test", "/", {}), ("gitlab.test", "/other", {})) == [[200, "{}"]] * 2
+
+
+def test_a_host_that_is_not_brokered_is_misdirected(asked: Any) -> None:
+    assert asked(("other.test", "/", {}))[0][0] == 421
