@@ -82,9 +82,7 @@ def test_a_value_in_what_would_go_in_ends_the_start(tmp_path: Path) -> None:
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, []), err
     said = [line for line in err.splitlines() if "the value of" in line]
-    assert said == [
-        "claude-bottle: error: the value of CLAUDE_CODE_OAUTH_TOKEN is in what would go into a container"
-    ]
+    assert said == ["claude-bottle: error: the value of CLAUDE_CODE_OAUTH_TOKEN is in what would go into a container"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])

@@ -224,7 +224,7 @@ def test_nor_does_a_session_on_a_terminal_with_all_of_it(project: Hostile, scene
     check_nothing_got_out(scenery)
 
 
-def test_without_the_switch_what_stands_for_the_token_does_go_there(project: Hostile, scene: Desk, scenery: Scenery) -> None:
+def test_without_the_switch_the_placeholder_does_go_there(project: Hostile, scene: Desk, scenery: Scenery) -> None:
     """What the tests above are worth; a later client that needs no switch fails here."""
     manifest = scenery.manifest(AGENT, "Say hello.")
     manifest["bottles"]["scenery"]["env"][SWITCH] = ""
