@@ -20,10 +20,8 @@ TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
-def prepare(
-    engine: Engine, container: str, values: bytes, sidecar: str, port: str, test: Sequence[str], watch: pipelock.Watch
-) -> Work[seals.Proof]:
-    """Have the bottle prove its seals, and put the values where only the session's first process finds them.
+def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str], watch: pipelock.Watch) -> Work[str]:
+    """Have the bottle look at its seals, and put the values where only the session's first process finds them.
 
     That is a file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and
     every helper would obey a container's own. Where a seal is broken there will be none.
@@ -32,24 +30,24 @@ def prepare(
         engine: to ask.
         container: the agent's id.
         values: the session's.
-        sidecar: the sidecar's host name.
-        port: the sidecar's.
-        test: what the program is told beside that.
+        words: what the program is told: the sidecar's host name and its port, and of the seals.
         watch: notices the sidecar's end.
 
+    Returns:
+        What the program says.
+
     Raises:
-        BottleError: docker refused, the sidecar does not answer, or the program did not come to an end.
+        BottleError: docker refused, or the sidecar does not answer.
         Interrupted: a signal arrived meanwhile.
     """
-    words = [seals.PROGRAM, VALUES_FILE, sidecar, port, f"{pipelock.HEALTHY_SECONDS:.0f}", *test]
-    call = docker.helper(container, words, flags=["-i"])
+    call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], flags=["-i"])
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
     done = yield engine.call(call, seconds=most, stdin=[values], interruptible=True, needless=lambda: watch.is_alone)
     if not done.ok and watch.is_alone:
         raise watch.stopped()
     if not done.ok:
         raise watch.not_healthy() if UNHEALTHY in done.failure else DockerError(f"docker exec failed: {done.failure}")
-    return seals.proof(done.text)
+    return done.text
 
 
 def claude_words(plan: Plan) -> list[str]:

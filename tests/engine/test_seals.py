@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from claude_bottle.lib import seals
+from claude_bottle.lib.credentials import MODEL_HOST
 
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
-from .conftest import AGENT, TOKEN, Desk, container, docker, end, until
+from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, docker, end, until
 
 DOCKER = shutil.which("docker") or "docker"
 RESOLVER = "127.0.0.2"
@@ -60,7 +61,28 @@ BREAKS = {
         "is_agent && without '--sysctl *disable_ipv6*'",
         "an address on eth0",
     ),
+    "placeholders": (
+        'is_agent && words=("$1" -e CLAUDE_CODE_OAUTH_TOKEN=another "${words[@]:1}")',
+        "CLAUDE_CODE_OAUTH_TOKEN has another value in the container",
+    ),
+    # Passed through where it was to be opened.
+    "issuer": (
+        "if [[ $1 == start && $2 == -ai ]]; then\n"
+        f'    sed \'s/^  passthrough_domains:$/&\\n    - {MODEL_HOST}/\' | "$real" "$@"; exit\n'
+        "fi",
+        f"{MODEL_HOST} is not opened: it shows the broker's certificate",
+    ),
+    # Each refusal becomes a comment of the same length, since what the broker is fed is a tar.
+    "broker": (
+        "if [[ $1 == start && $2 == -ai ]]; then\n"
+        "    sed 's/^  http-request deny deny_status 403 /  #ttp-request deny deny_status 403 /' | "
+        '"$real" "$@"; exit\n'
+        "fi",
+        f"{MODEL_HOST} answers a foreign credential with status 50",
+    ),
 }
+# The sidecar does not know where the broker is.
+NO_WAY_TO_BROKER = "[[ $1 == create && $all == *role=sidecar* ]] && without '--add-host *'"
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +120,27 @@ def test_a_broken_seal_is_found_and_there_is_no_session(desk: Desk, tmp_path: Pa
     refused(desk, seal, said)
 
 
+def test_a_sidecar_that_does_not_lead_to_the_broker_is_found(desk: Desk, tmp_path: Path) -> None:
+    shim(desk, tmp_path / "bin", NO_WAY_TO_BROKER)
+    refused(desk, "issuer", f"no way to {MODEL_HOST}: ")
+
+
+def test_an_images_own_value_of_a_credential_is_found(desk: Desk, tmp_path: Path) -> None:
+    image = f"{SHELL_IMAGE}-token"
+    desk.launcher = checkout(tmp_path / "clone", image, "ENV CLAUDE_CODE_OAUTH_TOKEN=another\nUSER node\n")
+    desk.env["CLAUDE_BOTTLE_IMAGE"] = image
+    try:
+        refused(desk, "placeholders", "CLAUDE_CODE_OAUTH_TOKEN has another value in the container")
+    finally:
+        docker("rmi", "-f", image, SHELL_BASE)
+
+
+def test_a_bottle_without_credentials_proves_the_other_seals(desk: Desk) -> None:
+    desk.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
+    done = desk.run("start", "-y", AGENT, "--", "--version")
+    assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
+
+
 def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_path: Path) -> None:
     change, said = BREAKS["capabilities"]
     shim(desk, tmp_path / "bin", change)
@@ -108,8 +151,9 @@ def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_
         (probe["name"], probe["detail"][: len(said)]) for probe in found["probes"] if probe["outcome"] == "broken"
     ]
     assert (done.returncode, found["status"], broken) == (1, 1, [("capabilities", said)]), done.stderr
-    ids = docker("image", "inspect", "--format", "{{.Id}}", found["images"]["agent"], SIDECAR).split()
-    assert list(found["images"].values()) == ids  # the agent's tag may be another checkout's by now
+    images = found["images"]
+    ids = docker("image", "inspect", "--format", "{{.Id}}", images["agent"], SIDECAR, images["broker"]).split()
+    assert list(images.values()) == ids  # the agent's tag may be another checkout's by now
     assert TOKEN not in path.read_text()
 
 
@@ -147,7 +191,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
     shim(desk, tmp_path / "bin", f"{swap}is_agent && without '--dns *' '--dns-opt *'")
     if not old:
         done = desk.run("start", "-y", AGENT, "--", "--version")
-        assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
+        assert done.returncode == 0 and "sealed: 12 of 12 probes" in done.stderr, done.stderr
         return
     with resolver() as asked:
         refused(desk, "names", "udp 127.0.0.11:53 answered NXDOMAIN")
@@ -156,7 +200,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
 
 def test_all_seals_hold_at_a_start(desk: Desk) -> None:
     done = desk.run("start", "-y", AGENT, "--", "--version")
-    assert done.returncode == 0 and "claude-bottle: sealed: 9 of 9 probes (0." in done.stderr, done.stderr
+    assert done.returncode == 0 and "claude-bottle: sealed: 12 of 12 probes (0." in done.stderr, done.stderr
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
