@@ -106,6 +106,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watch: pipeloc
         status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
     else:
         status = _without_terminal(engine, plan, container, watch)
+    pipelock.say_refused(watch)
     if watch.look_again():
         if not on_terminal:
             raise SidecarLost
