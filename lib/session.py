@@ -104,6 +104,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
         status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
     else:
         status = _without_terminal(engine, plan, container, watches)
+    pipelock.say_refused(watches[0])
     for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
         if not on_terminal:
             raise lost

@@ -113,6 +113,7 @@ def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
         settings.pipelock_image,
         settings.pipelock_port,
         plan.broker_addresses,
+        any(each.inspected for each in plan.watched),
     )
     return Container(identity, name)
 
