@@ -9,7 +9,7 @@ from itertools import chain
 from claude_bottle.lib import docker, log, pipelock_hosts
 from claude_bottle.lib.ca import Authority
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.errors import BottleError, DockerError, SidecarLost
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.host import run
@@ -240,7 +240,7 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     words = ["start", "-ai", sidecar]
     call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
     talk, started = yield from docker.start(lambda: attach(call))
-    watch = Watch(engine, sidecar, talk)
+    watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more")
     if not started.ok:
         state = yield engine.question(_state(sidecar))
         raise (
@@ -256,16 +256,18 @@ def _state(sidecar: str) -> list[str]:
 
 
 class Watch:
-    """Notices the end of the sidecar, by the client that is attached to it.
+    """Notices the end of a container beside the bottle, by the client that is attached to it.
 
     Args:
         engine: to ask.
-        sidecar: its id.
+        container: its id.
         talk: with the client.
+        name: what it is called in messages.
+        loss: what its end means to a session.
     """
 
-    def __init__(self, engine: Engine, sidecar: str, talk: Talk) -> None:
-        self._engine, self._sidecar, self._talk = engine, sidecar, talk
+    def __init__(self, engine: Engine, container: str, talk: Talk, name: str, loss: str) -> None:
+        self._engine, self._container, self._talk, self._name, self._loss = engine, container, talk, name, loss
         self._ended: bool | None = None
 
     @property
@@ -274,22 +276,25 @@ class Watch:
         return self._talk.ended
 
     def stopped(self) -> DockerError:
-        """Return the error for a sidecar that has ended before there was a session, with its last words."""
-        return DockerError("pipelock: the sidecar stopped right after its start", self._last_words())
+        """Return the error for one that has ended before there was a session, with its last words."""
+        return DockerError(f"{self._name} stopped right after its start", self._last_words())
+
+    def lost(self) -> SidecarLost:
+        """Return the error for one that has ended while there was a session."""
+        return SidecarLost(f"{self._name} has stopped, so {self._loss}")
 
     def not_healthy(self) -> DockerError:
-        """Return the error for a sidecar that runs and does not answer."""
-        reason = f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s"
-        return DockerError(reason, self._last_words())
+        """Return the error for one that runs and does not answer."""
+        return DockerError(f"{self._name} is not healthy after {HEALTHY_SECONDS:.0f} s", self._last_words())
 
     def _last_words(self) -> list[str]:
         said = self._talk.said(OUT) + b"\n" + self._talk.said(ERR)
         return run.decode(said).strip().splitlines()[-LOG_LINES:]
 
     def has_ended(self) -> bool:
-        """Say whether the sidecar runs no more; an engine that gives no answer is no proof."""
+        """Say whether it runs no more; an engine that gives no answer is no proof."""
         if self._ended is None and self.is_alone:
-            look = perform(one(self._engine.call(_state(self._sidecar), seconds=run.QUERY_SECONDS)))
+            look = perform(one(self._engine.call(_state(self._container), seconds=run.QUERY_SECONDS)))
             self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
         return bool(self._ended)
 
