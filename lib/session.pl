@@ -106,7 +106,7 @@ sub known_terminal {
 sub trust {
     return unless -r $CA;
     my @extra = grep { defined } said('NODE_EXTRA_CA_CERTS');
-    my ($roots) = grep { -r } @ROOTS;
+    my ($roots) = grep { -r && -s _ } @ROOTS;
     my $bundle = $roots && join_files('bundle.pem', $roots, $CA, @extra); # never of the authority alone
     $values{NODE_EXTRA_CA_CERTS} = join_files('ca.pem', $CA, @extra);
     $values{DENO_CERT} = with_ca(said('DENO_CERT'), $values{NODE_EXTRA_CA_CERTS}); # beside its own, as node does
@@ -184,7 +184,7 @@ sub decoded {
 # One that is not would cost Java all the others.
 sub is_whole {
     my ($der) = @_;
-    return $der =~ /^\x30\x82/ && unpack('x2 n', $der) + 4 == length $der;
+    return $der =~ /^\x30\x82(..)/s && unpack('n', $1) + 4 == length $der;
 }
 
 # Behind the settings that manifest or image pass in the same way; git refuses a count that is none by itself.

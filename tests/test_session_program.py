@@ -116,6 +116,7 @@ def test_every_client_trusts_the_authority_beside_the_images_roots(
 
 
 def test_an_image_without_roots_leaves_its_clients_their_own(bottle: Bottle, certificates: list[str]) -> None:
+    bottle.write(ROOTS, "")
     seen = bottle.environ()
     assert [name for name in BUNDLES if name in seen] == []
     assert blocks(seen["NODE_EXTRA_CA_CERTS"]) == blocks(seen["DENO_CERT"]) == [certificates[0]]
@@ -259,7 +260,9 @@ def stored(file: str) -> Iterator[bytes]:
 
 
 def test_java_trusts_the_same_and_goes_by_the_sidecar(bottle: Bottle, certificates: list[str]) -> None:
-    odd = certificates[2].replace("\n", "\r\n") + "-----BEGIN CERTIFICATE-----\nMAMCAQ==\n-----END CERTIFICATE-----\n"
+    odd = certificates[2].replace("\n", "\r\n") + "".join(
+        f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n" for text in ("MAMCAQ==", "MII=", "")
+    )
     bottle.write(
         ROOTS, f"# a remark\n{certificates[1]}{odd}{certificates[3].replace('CERTIFICATE', 'TRUSTED CERTIFICATE')}"
     )
