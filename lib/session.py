@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from claude_bottle.lib import docker, log, pipelock, seals
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import DockerError, SidecarLost
+from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
@@ -80,21 +80,21 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str, watch: pipelock.Watch) -> int:
-    """Run the session in the foreground, and look after the sidecar meanwhile (shell: attach).
+def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[pipelock.Watch]) -> int:
+    """Run the session in the foreground, and look after sidecar and broker meanwhile (shell: attach).
 
     Args:
         engine: to ask.
         plan: of the start.
         container: the agent's id.
         name: its name, for the message.
-        watch: notices the sidecar's end.
+        watches: notice the end of the sidecar, and of the broker if there is one.
 
     Returns:
         The session's own exit status.
 
     Raises:
-        SidecarLost: the sidecar has ended, and no terminal's session is told of it afterwards.
+        SidecarLost: one of them has ended, and no terminal's session is told of it afterwards.
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
@@ -103,15 +103,16 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watch: pipeloc
         words = session_words(plan, container, TERMINAL)
         status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
     else:
-        status = _without_terminal(engine, plan, container, watch)
-    if watch.look_again():
+        status = _without_terminal(engine, plan, container, watches)
+    pipelock.say_refused(watches[0])
+    for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
         if not on_terminal:
-            raise SidecarLost
-        log.log_warn(SidecarLost().message)
+            raise lost
+        log.log_warn(lost.message)
     return status
 
 
-def _without_terminal(engine: Engine, plan: Plan, container: str, watch: pipelock.Watch) -> int:
+def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[pipelock.Watch]) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
-    return calls.finish(engine.foreground(words, no_stdin=typed), watch.has_ended)
+    return calls.finish(engine.foreground(words, no_stdin=typed), lambda: any(watch.has_ended() for watch in watches))

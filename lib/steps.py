@@ -113,6 +113,7 @@ def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
         settings.pipelock_image,
         settings.pipelock_port,
         plan.broker_addresses,
+        any(each.inspected for each in plan.watched),
     )
     return Container(identity, name)
 
@@ -131,8 +132,8 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
     """Have the broker run beside the sidecar."""
     if not made:
         return None
-    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.injected)
-    return (yield from broker.broker_start(launch.engine, made.identity, feed))
+    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
+    return (yield from broker.broker_start(launch.engine.keeping_out({}), made.identity, feed))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
@@ -219,10 +220,10 @@ STEPS = (  # in the order in which they are told
     Step(("base",), "image", build_workspace, "derived image"),
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
-    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
-    Step((), "authority", make_ca, "certificates"),
-    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step((), "broker_image", build_broker, "broker's image"),
+    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
+    Step((), "authority", make_ca, "certificates"),  # the last to begin at once: it takes a while of this process
+    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),

@@ -52,7 +52,8 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
     secrets = Secrets()
     credential_values.credentials_at_hand(secrets, planned.credentials, planned.sources, os.environ)
-    launch = Launch(engine, planned, journal, Path(shown), secrets.payload(), secrets.injected, test)
+    guarded = engine.keeping_out(secrets.injected)
+    launch = Launch(guarded, planned, journal, Path(shown), secrets.payload(), secrets.injected, test)
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR))
     proof: seals.Proof = made["proof"]
     if secrets.injected:

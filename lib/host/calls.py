@@ -59,10 +59,14 @@ class Talk:
     Args:
         call: to begin.
         attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
+        word: that is its answer, in place of the first.
+        heard: gets each piece that it says on stdout.
     """
 
-    def __init__(self, call: Call, attached: bool = False, word: bytes = b"") -> None:
-        self.call = call
+    def __init__(
+        self, call: Call, attached: bool = False, word: bytes = b"", heard: Callable[[bytes], None] = lambda data: None
+    ) -> None:
+        self.call, self._heard = call, heard
         self.problem: BaseException | None = None
         self._attached, self._word, self._spoken, self._late = attached, word, False, False
         self._data, self._unsent = iter(call.stdin), b""
@@ -122,9 +126,12 @@ class Talk:
         data = os.read(fd, CHUNK)
         if not data:
             self._open.discard(fd)
-        self._pieces[self._names[fd]].append(data)
+        name = self._names[fd]
+        self._pieces[name].append(data)
+        if name == OUT:
+            self._heard(data)
         if self.call.heard:
-            self.call.heard(self._names[fd], data)
+            self.call.heard(name, data)
         if self._attached or self.call.heard:
             self._keep_the_end()
         if self._attached:
@@ -192,14 +199,15 @@ Work = Generator[Wish, Result, T]  # what does several calls, and comes to somet
 _attached: list[Talk] = []
 
 
-def attach(call: Call, word: bytes = b"") -> Talk:
+def attach(call: Call, word: bytes = b"", heard: Callable[[bytes], None] = lambda data: None) -> Talk:
     """Begin a call that stays under way while others come and go.
 
     Args:
         call: to begin.
         word: that it answers with when work has yielded it; whichever comes first, if none is given.
+        heard: gets each piece that it says on stdout.
     """
-    talk = Talk(call, attached=True, word=word)
+    talk = Talk(call, attached=True, word=word, heard=heard)
     _attached.append(talk)
     return talk
 
@@ -208,6 +216,11 @@ def detach_all() -> None:
     """End what is attached."""
     while _attached:
         _attached.pop().kill()
+
+
+def catch_up() -> None:
+    """Take what is attached has said by now."""
+    _serve((), time.monotonic())
 
 
 def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:
