@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice, pairwise
 from pathlib import Path
@@ -155,6 +155,10 @@ class Proof:
     @property
     def broken(self) -> list[Probe]:
         return [probe for probe in self.probes if probe.outcome == "broken"]
+
+    def with_probe(self, probe: Probe) -> Proof:
+        """Return the same with one more."""
+        return replace(self, probes=(*self.probes, probe))
 
     def require(self) -> None:
         """Tell that all hold.

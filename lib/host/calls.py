@@ -38,6 +38,7 @@ class Call:
         interruptible: it changes nothing, or only what is removed afterwards: nobody has to wait for its end.
         shown: names of the streams that the user watches; then it stays in our process group, where Ctrl-C reaches it.
         needless: looked at before each wait; True ends the call.
+        heard: gets the name of a stream and each piece of what it says; the answer then has only the end of that.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Call:
     interruptible: bool = False
     shown: Collection[str] = ()
     needless: Callable[[], bool] = lambda: False
+    heard: Callable[[str, bytes], None] | None = None
 
 
 class Talk:
@@ -128,8 +130,11 @@ class Talk:
         self._pieces[name].append(data)
         if name == OUT:
             self._heard(data)
-        if self._attached:
+        if self.call.heard:
+            self.call.heard(name, data)
+        if self._attached or self.call.heard:
             self._keep_the_end()
+        if self._attached:
             self._spoken = self._spoken or (bool(self._said[OUT]) and self._word in self._said[OUT])
 
     def _feed(self) -> None:

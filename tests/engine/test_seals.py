@@ -212,13 +212,19 @@ def test_verify_looks_closely_and_leaves_nothing(desk: Desk) -> None:
     other = desk.terminal("start", "-y", AGENT)
     until(lambda: container("agent"))
     other.expect_exact("attaching to")
-    desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}})
+    values = ({"command": ["touch", str(desk.home / "ran")]}, "?what", "${NOT_SET_ANYWHERE}")
+    credentials = {
+        name: {"value": value, "hosts": [f"{name.lower()}.test"]} for name, value in zip("ABC", values, strict=True)
+    }
+    desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}, "credentials": credentials})
     done = desk.run("verify", AGENT)
+    assert not (desk.home / "ran").exists()
     assert done.returncode == 0, done.stderr
     found = rows(done)
     assert list(found)[:3] == ["routes", "gateway", "egress"] and "broken" not in found.values(), done.stdout
     assert {"sibling", "ports", "ipv6-literal", "numeric", "sni", "host-names"} <= set(found)
     assert found["ports"] == found["numeric"] == "held" and TOKEN not in done.stderr + done.stdout
+    assert found["placeholders"] == found["issuer"] == found["broker"] == found["secrets"] == "held", done.stdout
     end(other)
 
 
@@ -227,6 +233,34 @@ def test_verify_finds_what_is_broken(desk: Desk, tmp_path: Path) -> None:
     shim(desk, tmp_path / "bin", change)
     done = desk.run("verify", AGENT)
     assert done.returncode == 1 and rows(done)["routes"] == "broken" and said in done.stderr, done.stderr
+
+
+# By the place: how the token comes to be there.
+LEAKS = {
+    "docker inspect of the agent": f'is_agent && words=("$1" -e OTHER={TOKEN} "${{words[@]:1}}")',
+    "docker inspect of the sidecar": (
+        f'[[ $1 == create && $all == *role=sidecar* ]] && words=("$1" --label other={TOKEN} "${{words[@]:1}}")'
+    ),
+    "docker logs of the agent": (
+        f"says='print scalar reverse \"{TOKEN[::-1]}\"; sleep 9999'\n"
+        'is_agent && words=("${words[@]:0:${#words[@]}-2}" perl -e "\\$| = 1; $says")'
+    ),
+    "/home/node/noted of the agent": (
+        "if [[ $1 == start && $2 != -ai ]]; then\n"
+        f'    says="printf %s me:{TOKEN} | base64 -w 0 >/home/node/noted"\n'
+        '    "$real" "$@" && "$real" exec "$2" sh -c "$says"; exit\n'
+        "fi"
+    ),
+}
+
+
+@pytest.mark.parametrize("place", LEAKS)
+def test_verify_finds_a_value_that_is_where_it_must_not_be(desk: Desk, tmp_path: Path, place: str) -> None:
+    shim(desk, tmp_path / "bin", LEAKS[place])
+    done = desk.run("verify", AGENT)
+    assert done.returncode == 1 and rows(done)["secrets"] == "broken", done.stderr
+    said = f"the bottle is not sealed: secrets: the value of CLAUDE_CODE_OAUTH_TOKEN is in {place}"
+    assert said in done.stderr and TOKEN not in done.stderr + done.stdout
 
 
 def test_verify_sees_another_name_cut_off_in_a_tunnel(scene: Desk, scenery: Scenery) -> None:
