@@ -70,7 +70,8 @@ PORTS = (80, 8888, 9091, 9092)
 ASKS = r"""
 const net = require('net'), proxy = new URL(process.env.HTTP_PROXY), host = process.argv[1];
 const ask = (line) => new Promise((done) => {
-  const link = net.connect(proxy.port, proxy.hostname, () => link.write(line + ' HTTP/1.1\r\nHost: ' + host + '\r\n\r\n'));
+  const link = net.connect(proxy.port, proxy.hostname);
+  link.once('connect', () => link.write(`${line} HTTP/1.1\r\nHost: ${host}\r\n\r\n`));
   link.once('data', (data) => { done(Number(data.toString().split(' ')[1])); link.destroy(); });
   link.once('error', (error) => done(error.code));
 });

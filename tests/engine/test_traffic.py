@@ -1,4 +1,4 @@
-"""What becomes of a request that is looked into, by the launcher's own file: through a sidecar and a broker, upstream."""
+"""What becomes of a request that is looked into by the launcher's own file, between a client and an upstream."""
 
 from __future__ import annotations
 
