@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -172,8 +173,7 @@ class Road:
             while wire.fill():
                 now = time.time()
                 seen, wire.buf = seen + wire.buf, b""
-                sent = [float(line[6:]) for line in seen.splitlines() if line.startswith(b"data: ")]
-                found += [now - at / 1000 for at in sent[len(found) :]]
+                found += [now - float(at) / 1000 for at in re.findall(rb"data: ([\d.]+)\n", seen)[len(found) :]]
         return found
 
 
