@@ -231,9 +231,9 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
-    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
-    refused = Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
-    talk, started = yield from docker.start(lambda: attach(call, heard=refused.hear))
+    fed, refused = [log.encode(yaml)], Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
+    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=fed, interruptible=True, heard=refused.hear)
+    talk, started = yield from docker.start(lambda: attach(call))
     watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more", refused)
     if not started.ok:
         state = yield engine.question(state_words(sidecar))
