@@ -12,6 +12,7 @@ from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.watch import Watch
 
 TERMINAL = "-it"
 UNHEALTHY = "the sidecar does not answer"  # in the words of the session's program
@@ -20,7 +21,7 @@ TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
-def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str], watch: pipelock.Watch) -> Work[str]:
+def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str], watch: Watch) -> Work[str]:
     """Have the bottle look at its seals, and put the values where only the session's first process finds them.
 
     That is a file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and
@@ -46,7 +47,9 @@ def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str],
     if not done.ok and watch.is_alone:
         raise watch.stopped()
     if not done.ok:
-        raise watch.not_healthy() if UNHEALTHY in done.failure else DockerError(f"docker exec failed: {done.failure}")
+        if UNHEALTHY in done.failure:
+            raise watch.not_healthy(pipelock.HEALTHY_SECONDS)
+        raise DockerError(f"docker exec failed: {done.failure}")
     return done.text
 
 
@@ -80,7 +83,7 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[pipelock.Watch]) -> int:
+def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[Watch]) -> int:
     """Run the session in the foreground, and look after sidecar and broker meanwhile (shell: attach).
 
     Args:
@@ -112,7 +115,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
     return status
 
 
-def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[pipelock.Watch]) -> int:
+def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[Watch]) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
     return calls.finish(engine.foreground(words, no_stdin=typed), lambda: any(watch.has_ended() for watch in watches))

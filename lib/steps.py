@@ -21,12 +21,12 @@ from claude_bottle.lib.files import workspace
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.network import Network
-from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.seals import AT_START, Proof, SelfTest, at_launch, credential_words, proof
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from claude_bottle.lib.files import tarstream
 
 from tests.pipelock.engine import LabError, tar_of
 from tests.pipelock.lab import PORT, Lab, Sidecar
-from tests.pipelock.wire import read_reply
+from tests.pipelock.wire import Reply, read_reply
 from tests.sidecar import SIDECAR
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,8 @@ class Road:
     """
 
     def __init__(self, lab: Lab, memory: int, broker_image: str, dlp: str) -> None:
-        self.lab, self.authority = lab, ca.make_authority("traffic", [OPENED_BROKERED, PASSED_BROKERED])
+        self.lab, self.dlp = lab, dlp
+        self.authority = ca.make_authority("traffic", [OPENED_BROKERED, PASSED_BROKERED])
         brokered = [OPENED_BROKERED, PASSED_BROKERED]
         self.box = Sidecar(lab, lab.name("sidecar"))
         self.broker = lab.name("broker")
@@ -149,18 +151,18 @@ class Road:
     def alive(self) -> bool:
         return bool(self.box.state()["Running"])
 
-    def ask(self, host: str, path: str, body: bytes = b"") -> int:
-        """Make one request on a tunnel of its own; return its status, 0 where none came."""
+    def ask(self, host: str, path: str, body: bytes = b"", kind: str = "application/json") -> Reply:
+        """Make one request on a tunnel of its own; return its reply, an empty one where none came."""
         trusted = self.lab.pki.upstream_ca[1] if host == PASSED else self.authority.certificate
         lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", f"Host: {host}", CREDENTIAL]
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close"]
+        lines += [f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
         try:
             with self.box.tls(f"{host}:443", trusted) as wire:
                 wire.sock.settimeout(900)
                 wire.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-                return read_reply(wire).status
+                return read_reply(wire)
         except OSError:
-            return 0
+            return Reply()
 
     def lags(self, host: str) -> list[float]:
         """Return by how much each of ten events, 100 ms apart, comes later than it was sent."""
@@ -171,8 +173,7 @@ class Road:
             while wire.fill():
                 now = time.time()
                 seen, wire.buf = seen + wire.buf, b""
-                sent = [float(line[6:]) for line in seen.splitlines() if line.startswith(b"data: ")]
-                found += [now - at / 1000 for at in sent[len(found) :]]
+                found += [now - float(at) / 1000 for at in re.findall(rb"data: ([\d.]+)\n", seen)[len(found) :]]
         return found
 
 
@@ -199,7 +200,7 @@ def small_requests(road: Road, count: int) -> Iterator[str]:
         seconds, sent = [], 0
         for _ in range(count):
             body, began = code(100_000), time.monotonic()
-            status = road.ask(host, "/", body)
+            status = road.ask(host, "/", body).status
             if status != 200:
                 raise LabError(f"{way}: status {status}")
             seconds.append(time.monotonic() - began)
@@ -226,7 +227,7 @@ def one_size(road: Road, size: int, at_once: int) -> str:
     before, began, statuses = used(road.box.name), time.monotonic(), []
     bodies = [pictures(size * MB) for _ in range(at_once)]
     asking = [
-        threading.Thread(target=lambda body=body: statuses.append(road.ask(OPENED_BROKERED, "/", body)))
+        threading.Thread(target=lambda body=body: statuses.append(road.ask(OPENED_BROKERED, "/", body).status))
         for body in bodies
     ]
     for each in asking:
