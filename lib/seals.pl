@@ -51,6 +51,7 @@ say_seal($_, answers(@{ $asked{$_} })) for @by_address;
 say_seal('names', names($look_up));
 say_seal('ipv6', ipv6());
 say_seal('capabilities', capabilities());
+hear($_) for @talks; # before it is asked something else: it has a second for that
 say_seal('sidecar', sidecar());
 credentials() if $told{placeholder};
 thorough($allowed) if defined $allowed;
@@ -281,7 +282,6 @@ sub sidecar {
 
 sub credentials {
     say_seal('placeholders', placeholders());
-    hear($_) for @talks;
     say_seal('issuer', of_all(\&issuer, @talks));
     say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
 }
