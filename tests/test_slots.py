@@ -110,5 +110,6 @@ def test_a_start_that_waits_ends_at_a_signal(tmp_path: Path) -> None:
         assert child.stderr
         assert any("waiting for other starts" in line for line in iter(child.stderr.readline, ""))
         child.send_signal(signal.SIGTERM)
-        assert child.wait(60) == 128 + signal.SIGTERM and run.leftovers() == []
+        child.communicate(timeout=60)
+        assert (child.returncode, run.leftovers()) == (128 + signal.SIGTERM, [])
         others.send_signal(signal.SIGKILL)
