@@ -32,11 +32,12 @@ def approve(yes: bool) -> int:
 
 @commands.command("build", cls=ShellCommand, usage="build")
 def build() -> int:
-    """Build the image."""
+    """Build the images."""
     from claude_bottle.lib.docker import docker_build_plain
     from claude_bottle.lib.engine import docker_require
 
-    return docker_build_plain(docker_require(os.environ), env.read_settings(os.environ).image)
+    settings = env.read_settings(os.environ)
+    return docker_build_plain(docker_require(os.environ), settings.image, settings.broker_image)
 
 
 @commands.command("cleanup", cls=ShellCommand, usage=CLEANUP_USAGE)

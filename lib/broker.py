@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from claude_bottle.lib import broker_config, docker, log
 from claude_bottle.lib.ca import Authority
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.host.calls import Work, attach
-from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.teardown.inventory import BROKER
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch
 
 USER = 65534
 READY = b"Loading success"  # haproxy's own word, with every address bound
@@ -77,49 +77,25 @@ def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Wat
     """
     call = engine.call(["start", "-ai", broker], seconds=READY_SECONDS, stdin=feed, interruptible=True)
     talk, started = yield from docker.start(lambda: attach(call, READY))
-    watch = Watch(engine, broker, talk)
+    watch = Watch(engine, broker, talk, "broker: the broker", "the hosts that credentials are for answer no more")
     if not started.ok or talk.ended:
-        raise watch.stopped()
+        raise watch.stopped() if talk.ended else watch.not_healthy(READY_SECONDS)
     return watch
 
 
-def broker_feed(text: str, authority: Authority, injected: Mapping[str, str]) -> Iterator[bytes]:
+def broker_feed(text: str, authority: Authority, values: str) -> Iterator[bytes]:
     """Yield what the broker is fed, the real values among it: nothing else gets these.
 
     Args:
         text: its configuration.
         authority: the bottle's.
-        injected: the real values, by variable.
+        values: see ``broker_config.values``.
     """
     files = {
         broker_config.CONFIG: log.encode(text),
         broker_config.CHAIN: authority.chain,
-        broker_config.VALUES: log.encode(broker_config.values(injected)),
+        broker_config.VALUES: log.encode(values),
     }
     root = f"{broker_config.FOLDER}/"
     yield from chain(*(tarstream.member(name.removeprefix(root), data, owner=USER) for name, data in files.items()))
     yield tarstream.END
-
-
-def not_in(injected: Mapping[str, str], chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass on what goes into another container, as long as no real value is in it.
-
-    Args:
-        injected: the real values, by variable.
-        chunks: of the stream.
-
-    Raises:
-        BottleError: one is.
-    """
-    secrets = {name: log.encode(value) for name, value in injected.items()}
-    longest, before = max(map(len, secrets.values()), default=1), b""
-    for chunk in chunks:
-        seen = before + chunk
-        for name, value in secrets.items():
-            if value in seen:
-                raise BottleError(f"the value of {name} is in what would go into the bottle", [_OUT_OF_IT])
-        before = seen[len(seen) - longest + 1 :] if longest > 1 else b""
-        yield chunk
-
-
-_OUT_OF_IT = "take it out of the prompt, the skills, the project or the env; the bottle has a placeholder for it"

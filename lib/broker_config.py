@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from claude_bottle.lib.credentials import AUTHORIZATION, Injection
 from claude_bottle.lib.env import TOKEN_NAME
@@ -36,6 +36,8 @@ global
   ssl-default-bind-options ssl-min-ver TLSv1.2
   ssl-default-server-options ssl-min-ver TLSv1.2
   tune.ssl.cachesize 64
+  tune.bufsize 32768
+  tune.maxrewrite 16384
   log stdout format raw local0
 defaults
   mode http
@@ -49,11 +51,13 @@ defaults
   timeout tunnel 600s
 resolvers engine
   nameserver dns 127.0.0.11:53
+  accepted_payload_size 1232
   resolve_retries 3
   timeout resolve 1s
   timeout retry 1s
   hold valid 30s
 """
+_RESOLVED = "resolvers engine resolve-prefer ipv4 init-addr none"  # the networks of a bottle have no IPv6
 
 
 def addresses(brokered: Sequence[str]) -> dict[str, str]:
@@ -72,7 +76,7 @@ def addresses(brokered: Sequence[str]) -> dict[str, str]:
     return {host: f"127.0.0.{number}" for number, host in enumerate(brokered, 2)}
 
 
-def config(injections: Sequence[Injection], brokered: Sequence[str], tunnels: Mapping[str, Sequence[str]]) -> str:
+def config(injections: Sequence[Injection], brokered: Sequence[str], tunnels: Mapping[str, Collection[int]]) -> str:
     """Return the broker's configuration.
 
     Args:
@@ -84,18 +88,24 @@ def config(injections: Sequence[Injection], brokered: Sequence[str], tunnels: Ma
     lines = [*_frontend(injections, places)]
     for number, host in enumerate(brokered):
         lines += _backend(number, host)
-        for port in tunnels.get(host, ()):
+        for port in sorted(tunnels.get(host, ())):
             lines += _tunnel(number, host, places[host], port)
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def values(injected: Mapping[str, str]) -> str:
-    """Return the file of values.
+def values(injections: Sequence[Injection], injected: Mapping[str, str]) -> str:
+    """Return the file of values, and of the user names that go with them: the configuration would read into these.
 
     Args:
+        injections: what is put in.
         injected: the real values, by variable.
     """
-    return "".join(f"{variable} {value}\n" for variable, value in injected.items())
+    users = {_user(each): each.user for each in injections if each.user}
+    return "".join(f"{key} {value}\n" for key, value in {**injected, **users}.items())
+
+
+def _user(injection: Injection) -> str:
+    return f"user:{injection.variable}"
 
 
 def _frontend(injections: Sequence[Injection], places: Mapping[str, str]) -> Iterator[str]:
@@ -160,7 +170,7 @@ def _swap(number: int, injection: Injection) -> Iterator[str]:
         yield f'  http-request set-header {injection.header} "%[var(txn.real)]" {mine}'
         return
     if injection.user:
-        yield f"  http-request set-var(txn.user) str({injection.user}) {mine}"
+        yield f"  http-request set-var(txn.user) str({_user(injection)}),map_str({VALUES}) {mine}"
     basic = "{ var(txn.scheme) -m str basic }"
     yield f"  http-request set-var(txn.pair) var(txn.user),concat(:,txn.real,),base64 {mine} {basic}"
     yield f'  http-request set-header authorization "%[var(txn.word)] %[var(txn.pair)]" {mine} {basic}'
@@ -172,13 +182,13 @@ def _backend(number: int, host: str) -> Iterator[str]:
     yield "  http-reuse safe"
     yield (
         f"  server upstream {host}:443 ssl verify required ca-file {ROOTS} sni str({host}) verifyhost {host} "
-        "alpn h2,http/1.1 resolvers engine init-addr none"
+        f"alpn h2,http/1.1 {_RESOLVED}"
     )
 
 
-def _tunnel(number: int, host: str, address: str, port: str) -> Iterator[str]:
+def _tunnel(number: int, host: str, address: str, port: int) -> Iterator[str]:
     yield f"listen tunnel{number}-{port}"
     yield "  mode tcp"
     yield "  option tcplog"
     yield f"  bind {address}:{port}"
-    yield f"  server upstream {host}:{port} resolvers engine init-addr none"
+    yield f"  server upstream {host}:{port} {_RESOLVED}"

@@ -8,14 +8,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
+from secrets import token_urlsafe
 from typing import Literal
 
-from claude_bottle.lib import env
+from claude_bottle.lib import env, withhold
 from claude_bottle.lib.credentials import AUTHORIZATION, Injection, model_injection, shared_target
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, wait
+from claude_bottle.lib.inspection import plain
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.problems import UnseenByShell, fail_with, nearest
 from claude_bottle.lib.schema.manifest_parse import Bottle, Credential
@@ -23,6 +25,8 @@ from claude_bottle.lib.schema.manifest_parse import Bottle, Credential
 TokenGoes = Literal["", "bottle", "broker"]
 COMMAND_SECONDS = 30.0
 BASE_URL = "ANTHROPIC_BASE_URL"
+BROKER_PORT = "443"
+LONGEST = 8000  # the broker has room for one that is a third longer, which it is in base64
 LAST_LINES = 8  # of what a command says that fails
 # They say how a message is read or where it goes, or hold more than a credential.
 _OTHER_HEADERS = frozenset(
@@ -47,7 +51,8 @@ def credentials_check(manifest: Manifest, bottle: str, settings: env.Settings, e
     found = manifest_bottle(manifest, bottle)
     problems = manifest.checks.problems("bottles", bottle, "credentials")
     own = [problem for credential in found.credentials for problem in _problems(found, credential)]
-    fail_with([*problems, *own, *_meetings(found, settings, environ), *_no_place_for_token(found, settings, environ)])
+    meetings = (*_meetings(found, settings, environ), *_ssh_meetings(found, settings, environ))
+    fail_with([*problems, *own, *meetings, *_no_place_for_token(found, settings, environ)])
 
 
 def _problems(bottle: Bottle, credential: Credential) -> Iterator[BottleError]:
@@ -75,6 +80,15 @@ def _meetings(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]
             names = sorted((one.variable, other.variable))
             line = f"bottle '{bottle.name}': the credentials {names[0]} and {names[1]} are both for {target}"
             yield UnseenByShell(line, [places.get(name, env.TOKEN_VARIABLE) for name in names])
+
+
+def _ssh_meetings(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
+    """Yield the ssh entries of hosts that the broker itself answers for on that port."""
+    hosts = {host for injection in injections(bottle, settings, environ) for host in injection.hosts}
+    for entry in bottle.ssh:
+        if plain(entry.hostname) in hosts and entry.port.lstrip("0") == BROKER_PORT:
+            line = f"bottle '{bottle.name}': ssh to {entry.hostname}:{entry.port}, where a credential is put in"
+            yield UnseenByShell(line, [entry.at])
 
 
 def _no_place_for_token(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
@@ -170,6 +184,8 @@ def _misfit(value: str) -> str:
     """Return why a value cannot be put into a header; an empty text if it can."""
     if not value:
         return "is empty"
+    if len(value) > LONGEST:
+        return f"is longer than {LONGEST} characters"
     return "has a line break or a control character in it, which no header can hold" if _NO_HEADER.search(value) else ""
 
 
@@ -193,6 +209,25 @@ def credentials_resolve(
             secrets.inject(credential.injection, environ[credential.text])
         elif credential.mode == "secret":
             _take(secrets, credential, ask(name, credential.text), f"the answer for '{name}'")
+
+
+def credentials_at_hand(
+    secrets: Secrets, injections: Iterable[Injection], sources: Iterable[Credential], environ: Mapping[str, str]
+) -> None:
+    """Take the values that are in the environment, and random ones for the others: nothing is asked, nothing runs.
+
+    Args:
+        secrets: gets them.
+        injections: what is put in.
+        sources: where the values of the manifest's own come from.
+        environ: the caller's environment.
+    """
+    variables = {env.TOKEN_NAME: env.TOKEN_VARIABLE}
+    variables |= {each.injection.variable: each.text if each.mode == "host" else "" for each in sources}
+    for injection in injections:
+        value = environ.get(variables[injection.variable], "")
+        usable = len(value) >= withhold.SHORTEST and not _misfit(value)
+        secrets.inject(injection, value if usable else token_urlsafe())
 
 
 def credentials_run(secrets: Secrets, credentials: Iterable[Credential], environ: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from claude_bottle.lib.host.calls import ERR, OUT, Wish, Work, finish
 from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
 from claude_bottle.lib.teardown.journal import Journal
 
+BROKER_FILE = "Dockerfile.broker"
 MAX_CONTAINER_NUMBER = 99
 MOST_STARTS = 20
 AMBIGUOUS = "is ambiguous"  # of a name that two networks have
@@ -297,20 +298,29 @@ def docker_build_broker(engine: Engine, tag: str, id_file: Path) -> Work[Image]:
         return Image(tag, (tag,))
     log.log_info(f"building image {tag}")
     context = image_context()
-    answers = yield from _build(engine, tag, ["-f", str(context / "Dockerfile.broker"), str(context)], id_file)
+    answers = yield from _build(engine, tag, ["-f", str(context / BROKER_FILE), str(context)], id_file)
     return Image(tag, (*answers, tag))
 
 
-def docker_build_plain(engine: Engine, tag: str) -> int:
-    """Build the agent's image, docker's output untouched (shell: cmd_build).
+def docker_build_plain(engine: Engine, tag: str, broker_tag: str) -> int:
+    """Build the agent's image and then the broker's, docker's output untouched (shell: cmd_build).
+
+    Args:
+        engine: to ask.
+        tag: of the agent's image.
+        broker_tag: of the broker's; an own one is not built.
 
     Returns:
-        Docker's own status.
+        Docker's own status, of the first that failed.
 
     Raises:
         Interrupted: a signal stopped it.
     """
-    return finish(engine.foreground(["build", "-t", tag, str(image_context())]))
+    context = str(image_context())
+    status = finish(engine.foreground(["build", "-t", tag, context]))
+    if status or broker_tag != env.DEFAULT_BROKER_IMAGE:
+        return status
+    return finish(engine.foreground(["build", "-t", broker_tag, "-f", f"{context}/{BROKER_FILE}", context]))
 
 
 def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: str, id_file: Path) -> Work[Image]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from claude_bottle.lib import withhold
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Begun, Call, Work
@@ -68,6 +69,7 @@ class Engine:
         facts: what else it said then.
         until: when every call is to have ended, in seconds of ``time.monotonic()``.
         check: called while a call is waited for, in place of looking for signals.
+        kept_out: values, by variable, that no container may be fed.
     """
 
     client: str
@@ -79,6 +81,7 @@ class Engine:
     facts: Facts = field(default=Facts(), compare=False)
     until: float = field(default=math.inf, compare=False)
     check: run.Check = field(default=run.uninterrupted, compare=False)
+    kept_out: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -112,6 +115,7 @@ class Engine:
         interruptible: bool = False,
         shown: Collection[str] = (),
         needless: Callable[[], bool] = lambda: False,
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> Call:
         """Return a docker call, for work that yields it.
 
@@ -123,13 +127,15 @@ class Engine:
                 removed then.
             shown: see ``Call``; it may be interrupted.
             needless: see ``Call``.
+            heard: see ``Call``.
         """
         interruptible = interruptible or bool(shown)
         check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
         most = seconds or (run.SILENT_SECONDS if shown else run.CHANGE_SECONDS)
         most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
         env = self.environment()
-        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless)
+        stdin = withhold.without(self.kept_out, stdin) if self.kept_out and stdin else stdin
+        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless, heard)
 
     def question(self, words: Sequence[str]) -> Call:
         """Return a call that changes nothing; it is short, and a signal ends it."""
@@ -143,6 +149,14 @@ class Engine:
             check: see ``Call``.
         """
         return replace(self, until=until, check=check)
+
+    def keeping_out(self, values: Mapping[str, str]) -> Engine:
+        """Return the same engine for calls that feed none of some values to a container.
+
+        Args:
+            values: by variable.
+        """
+        return replace(self, kept_out=values)
 
     def foreground(self, words: Sequence[str], *, no_stdin: bool = False) -> run.Process:
         """Start docker with our own three streams, in our process group: it has the terminal.

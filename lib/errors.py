@@ -46,12 +46,9 @@ class DockerError(BottleError):
 
 
 class SidecarLost(BottleError):
-    """The sidecar ended before the session did."""
+    """The sidecar, or the broker beside it, ended before the session did."""
 
     status = 69  # EX_UNAVAILABLE; a session's own is seldom that
-
-    def __init__(self) -> None:
-        super().__init__("pipelock: the sidecar has stopped, so nothing gets out of the bottle any more")
 
 
 class Interrupted(Exception):

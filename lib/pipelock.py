@@ -11,8 +11,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
-from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import ERR, OUT, Talk, Work, attach, catch_up, one, perform
+from claude_bottle.lib.host.calls import OUT, Work, attach, catch_up
 from claude_bottle.lib.inspection import Watched
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.pipelock_traffic import MIB, MOST_RECEIVED, MOST_SENT, items
@@ -20,6 +19,7 @@ from claude_bottle.lib.refused import Refused
 from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch, state_words
 
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
@@ -36,7 +36,6 @@ LIMITS = ("--pids-limit", "256", "--no-healthcheck")
 LOG = ("--log-driver", "json-file", "--log-opt", "max-size=5m", "--log-opt", "max-file=2")
 MEMORY, MEMORY_THAT_OPENS = 512 * MIB, 2048 * MIB  # what is looked into is held there, several times over
 HEALTHY_SECONDS = 30.0
-LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
 ALIAS = "claude-bottle-pipelock"
 SHOWN = 40  # characters of a value that is none
@@ -232,12 +231,12 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
-    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
-    refused = Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
-    talk, started = yield from docker.start(lambda: attach(call, heard=refused.hear))
-    watch = Watch(engine, sidecar, talk, refused)
+    fed, refused = [log.encode(yaml)], Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
+    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=fed, interruptible=True, heard=refused.hear)
+    talk, started = yield from docker.start(lambda: attach(call))
+    watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more", refused)
     if not started.ok:
-        state = yield engine.question(_state(sidecar))
+        state = yield engine.question(state_words(sidecar))
         raise (
             watch.stopped()
             if state.text == "exited"
@@ -255,52 +254,3 @@ def say_refused(watch: Watch) -> None:
     catch_up()
     for line in watch.refused.lines() if watch.refused else ():
         log.log_info(line)
-
-
-def _state(sidecar: str) -> list[str]:
-    return ["container", "inspect", "--format", "{{.State.Status}}", sidecar]
-
-
-class Watch:
-    """Notices the end of the sidecar, by the client that is attached to it.
-
-    Args:
-        engine: to ask.
-        sidecar: its id.
-        talk: with the client.
-        refused: counts in its log.
-    """
-
-    def __init__(self, engine: Engine, sidecar: str, talk: Talk, refused: Refused | None = None) -> None:
-        self._engine, self._sidecar, self._talk, self.refused = engine, sidecar, talk, refused
-        self._ended: bool | None = None
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether its client has ended, for whatever reason."""
-        return self._talk.ended
-
-    def stopped(self) -> DockerError:
-        """Return the error for a sidecar that has ended before there was a session, with its last words."""
-        return DockerError("pipelock: the sidecar stopped right after its start", self._last_words())
-
-    def not_healthy(self) -> DockerError:
-        """Return the error for a sidecar that runs and does not answer."""
-        reason = f"pipelock: the sidecar is not healthy after {HEALTHY_SECONDS:.0f} s"
-        return DockerError(reason, self._last_words())
-
-    def _last_words(self) -> list[str]:
-        said = self._talk.said(OUT) + b"\n" + self._talk.said(ERR)
-        return run.decode(said).strip().splitlines()[-LOG_LINES:]
-
-    def has_ended(self) -> bool:
-        """Say whether the sidecar runs no more; an engine that gives no answer is no proof."""
-        if self._ended is None and self.is_alone:
-            look = perform(one(self._engine.call(_state(self._sidecar), seconds=run.QUERY_SECONDS)))
-            self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
-        return bool(self._ended)
-
-    def look_again(self) -> bool:
-        """Say the same after a look of now, whatever an earlier one said."""
-        self._ended = self._ended or None
-        return self.has_ended()

@@ -27,6 +27,7 @@ from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
+from claude_bottle.lib.inspection import plain
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import Bottle, EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
@@ -121,8 +122,16 @@ class Plan(Grants):
     @property
     def broker_config(self) -> str:
         """What the broker is told; ssh to a host of its own goes through it too, since the name leads there."""
-        tunnels = {host: [entry.port for entry in self.ssh if entry.hostname == host] for host in self.brokered}
+        tunnels: dict[str, set[int]] = {}
+        for entry in self.ssh:
+            port = entry.port  # ssh itself refuses what is none
+            if port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536:
+                tunnels.setdefault(plain(entry.hostname), set()).add(int(port))
         return broker_config.config(self.credentials, self.brokered, tunnels)
+
+    def broker_values(self, injected: Mapping[str, str]) -> str:
+        """What the broker puts in: see ``broker_config.values``."""
+        return broker_config.values(self.credentials, injected)
 
 
 def look_for_name(engine: Engine, request: Request, environ: Mapping[str, str]) -> Begun[str]:

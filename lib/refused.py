@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from claude_bottle.lib.host.calls import OUT
+
 LONGEST_LINE = 65536
 MOST_LINES = 5
 OTHERS = ("others", "")
@@ -26,8 +28,15 @@ class Refused:
         self._limits, self._rest = limits, b""
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def hear(self, data: bytes) -> None:
-        """Take the next piece of the log."""
+    def hear(self, stream: str, data: bytes) -> None:
+        """Take the next piece of the log.
+
+        Args:
+            stream: that it came on; the log is on stdout.
+            data: the piece.
+        """
+        if stream != OUT:
+            return
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[-LONGEST_LINE:]
         for line in lines:

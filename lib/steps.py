@@ -21,12 +21,12 @@ from claude_bottle.lib.files import workspace
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.network import Network
-from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.seals import AT_START, Proof, SelfTest
+from claude_bottle.lib.seals import AT_START, Proof, SelfTest, at_launch, credential_words, proof
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
     """Have the broker run beside the sidecar."""
     if not made:
         return None
-    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.injected)
-    return (yield from broker.broker_start(launch.engine, made.identity, feed))
+    feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
+    return (yield from broker.broker_start(launch.engine.keeping_out({}), made.identity, feed))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
@@ -202,9 +202,12 @@ def prepare(
     broker_watch: Watch | None,
 ) -> Work[Proof]:
     """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold."""
-    engine, host, port = launch.engine, pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
-    test = launch.test.words(engine, internal.subnet, egress.subnet)
-    return session.prepare(engine, agent.identity, launch.values, host, port, test, watch)
+    engine, plan, host = launch.engine, launch.plan, pipelock.pipelock_host(sidecar.name)
+    put_in = credential_words(plan.credentials, plan.watched)
+    words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
+    words += launch.test.words(engine, internal.subnet, egress.subnet, put_in)
+    said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
+    return proof(said, at_launch(plan.credentials))
 
 
 def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
@@ -217,10 +220,10 @@ STEPS = (  # in the order in which they are told
     Step(("base",), "image", build_workspace, "derived image"),
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
-    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
-    Step((), "authority", make_ca, "certificates"),
-    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step((), "broker_image", build_broker, "broker's image"),
+    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
+    Step((), "authority", make_ca, "certificates"),  # the last to begin at once: it takes a while of this process
+    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),

@@ -1,7 +1,7 @@
 """What is kept from every child: the variables that a manifest takes credentials from, and the token.
 
 It is settled before any process starts, so the manifests are looked through here, loosely: what is wrong in them is
-said by the command that needs them.
+said by the command that needs them. And what is kept from every container but the broker: the values.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from claude_bottle.lib import env
+from claude_bottle.lib.errors import BottleError
 
 FILE_NAME = "claude-bottle.json"
 MAX_BYTES = 16 * 1024 * 1024
+SHORTEST = 8  # of a value that is looked for: a shorter one is in anything
 
 
 def withhold(environ: Mapping[str, str]) -> None:
@@ -53,3 +55,29 @@ def _get(value: Any, key: str) -> Any:
 
 def _values(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else []
+
+
+def without(values: Mapping[str, str], chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass on what goes into a container, as long as none of some values is in it.
+
+    Args:
+        values: by the variable that each stands in for.
+        chunks: of the stream.
+
+    Raises:
+        BottleError: one is; never with the value.
+    """
+    wanted = {
+        name: value.encode("utf-8", "surrogateescape") for name, value in values.items() if len(value) >= SHORTEST
+    }
+    longest, before = max(map(len, wanted.values()), default=1), b""
+    for chunk in chunks:
+        seen = before + chunk
+        for name, value in wanted.items():
+            if value in seen:
+                raise BottleError(f"the value of {name} is in what would go into a container", [_OUT_OF_IT])
+        before = seen[max(0, len(seen) - longest + 1) :]
+        yield chunk
+
+
+_OUT_OF_IT = "take it out of the prompt, the skills, the project, the ssh keys or the env: a placeholder stands for it"

@@ -17,7 +17,7 @@ from tests.checkout import clone
 from tests.conftest import ROOT
 from tests.sweep import Run, until
 
-CONTEXT = {".dockerignore", "Dockerfile"}
+CONTEXT = {".dockerignore", "Dockerfile", "Dockerfile.broker"}
 BUILD_SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 WHEEL = (*PIP, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir")

@@ -18,7 +18,7 @@ def event(host: str, reason: str = SENT, **more: object) -> bytes:
 def told(*pieces: bytes) -> list[str]:
     found = Refused({"sent": 34, "received": 16})
     for piece in pieces:
-        found.hear(piece)
+        found.hear("out", piece)
     return list(found.lines())
 
 
@@ -59,7 +59,7 @@ def test_no_more_than_five_lines_are_told_whatever_is_asked_for() -> None:
 def test_a_line_without_an_end_is_not_kept() -> None:
     found = Refused({"sent": 34, "received": 16})
     for _ in range(100):
-        found.hear(b"x" * LONGEST_LINE)
+        found.hear("out", b"x" * LONGEST_LINE)
     assert len(found._rest) == LONGEST_LINE
-    found.hear(b"\n" + event("api.test"))
+    found.hear("out", b"\n" + event("api.test"))
     assert len(list(found.lines())) == 1

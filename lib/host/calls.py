@@ -38,6 +38,7 @@ class Call:
         interruptible: it changes nothing, or only what is removed afterwards: nobody has to wait for its end.
         shown: names of the streams that the user watches; then it stays in our process group, where Ctrl-C reaches it.
         needless: looked at before each wait; True ends the call.
+        heard: gets the name of a stream and each piece of what it says; the answer then has only the end of that.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Call:
     interruptible: bool = False
     shown: Collection[str] = ()
     needless: Callable[[], bool] = lambda: False
+    heard: Callable[[str, bytes], None] | None = None
 
 
 class Talk:
@@ -58,13 +60,10 @@ class Talk:
         call: to begin.
         attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
         word: that is its answer, in place of the first.
-        heard: gets each piece that it says on stdout.
     """
 
-    def __init__(
-        self, call: Call, attached: bool = False, word: bytes = b"", heard: Callable[[bytes], None] = lambda data: None
-    ) -> None:
-        self.call, self._heard = call, heard
+    def __init__(self, call: Call, attached: bool = False, word: bytes = b"") -> None:
+        self.call = call
         self.problem: BaseException | None = None
         self._attached, self._word, self._spoken, self._late = attached, word, False, False
         self._data, self._unsent = iter(call.stdin), b""
@@ -126,10 +125,11 @@ class Talk:
             self._open.discard(fd)
         name = self._names[fd]
         self._pieces[name].append(data)
-        if name == OUT:
-            self._heard(data)
-        if self._attached:
+        if self.call.heard:
+            self.call.heard(name, data)
+        if self._attached or self.call.heard:
             self._keep_the_end()
+        if self._attached:
             self._spoken = self._spoken or (bool(self._said[OUT]) and self._word in self._said[OUT])
 
     def _feed(self) -> None:
@@ -194,15 +194,14 @@ Work = Generator[Wish, Result, T]  # what does several calls, and comes to somet
 _attached: list[Talk] = []
 
 
-def attach(call: Call, word: bytes = b"", heard: Callable[[bytes], None] = lambda data: None) -> Talk:
+def attach(call: Call, word: bytes = b"") -> Talk:
     """Begin a call that stays under way while others come and go.
 
     Args:
         call: to begin.
         word: that it answers with when work has yielded it; whichever comes first, if none is given.
-        heard: gets each piece that it says on stdout.
     """
-    talk = Talk(call, attached=True, word=word, heard=heard)
+    talk = Talk(call, attached=True, word=word)
     _attached.append(talk)
     return talk
 

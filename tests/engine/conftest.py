@@ -32,6 +32,10 @@ TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
 GIT_HOST = "cb-git-host:latest"
 SHELL_IMAGE = f"cb-shell-{os.getpid()}"
 SHELL_BASE = f"{SHELL_IMAGE}-base"  # every start of every checkout moves the usual tag
+CLIENTS = "cb-clients:latest"
+TRUSTING_BOTTLE, TRUSTING_BROKER = "cb-trusting-bottle:latest", "cb-trusting-broker:latest"
+TRUSTING_SIDECAR = f"cb-trusting-{re.sub(r'[^a-z0-9.]+', '-', SIDECAR)}:latest"
+AMID_SCENERY = {"CLAUDE_BOTTLE_PIPELOCK_IMAGE": TRUSTING_SIDECAR, "CLAUDE_BOTTLE_BROKER_IMAGE": TRUSTING_BROKER}
 SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
@@ -120,7 +124,7 @@ class Desk:
 
 def leftovers(desk: Desk) -> list[str]:
     """Return what there still is of the desk's agent."""
-    own = re.compile(rf"claude-bottle-(?:(?:pipelock|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
+    own = re.compile(rf"claude-bottle-(?:(?:pipelock|broker|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
     names = (
         docker("ps", "-a", "--format", "{{.Names}}").split() + docker("network", "ls", "--format", "{{.Name}}").split()
     )
@@ -194,6 +198,19 @@ def found_on_engine(*values: str) -> list[str]:
     return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
 
 
+def build_images() -> None:
+    """Build the images that stay: the bottle's, a host with ssh, and those that trust the scenery's authority."""
+    scenery_program.build_image()
+    images = ROOT / "fixtures" / "images"
+    docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
+    docker("build", "-q", "-t", "claude-bottle-broker:latest", "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
+    docker("build", "-q", "-t", GIT_HOST, str(images / "git"))
+    docker("build", "-q", "-t", CLIENTS, str(images / "clients"))
+    scenery_program.trusting(CLIENTS, TRUSTING_BOTTLE)
+    scenery_program.trusting("claude-bottle-broker:latest", TRUSTING_BROKER)
+    scenery_program.trusting(SIDECAR, TRUSTING_SIDECAR)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def sharing() -> Iterator[inventory.Sharing]:
     """An engine with compose, and whether it is this run's alone; at the end nothing is there that was not before.
@@ -202,9 +219,7 @@ def sharing() -> Iterator[inventory.Sharing]:
     """
     scenery_program.ensure_engine()
     shared = inventory.Sharing(docker("info", "--format", "{{.ID}}"))
-    scenery_program.build_image()
-    docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
-    docker("build", "-q", "-t", GIT_HOST, str(ROOT / "fixtures" / "images" / "git"))
+    build_images()
     before = inventory.everything()
     yield shared
     left = inventory.new(before, inventory.everything(), shared.alone())
@@ -275,6 +290,7 @@ def scenery(running_scenery: Scenery) -> Scenery:
 def scene(desk: Desk, scenery: Scenery) -> Desk:
     """A desk whose one agent trusts the fake API."""
     scenery.write_skill(desk.home)
+    desk.env.update(AMID_SCENERY)
     desk.write(json.dumps(scenery.manifest(AGENT, PROMPT)))
     return desk
 
@@ -290,20 +306,22 @@ def session(scene: Desk) -> Iterator[pexpect.spawn]:
     yield child
 
 
-def checkout(folder: Path, tag: str, lines: str = "USER node\n") -> Path:
+def checkout(folder: Path, tag: str, lines: str = "USER node\n", base: str = "") -> Path:
     """Return a launcher whose image has a shell in the client's place.
 
     Args:
         folder: where to; it must not exist.
         tag: of the image.
         lines: of the Dockerfile, run as root.
+        base: of the image; empty for the bottle's own.
     """
-    docker("build", "-q", "-t", SHELL_BASE, str(ROOT))
+    if not base:
+        docker("build", "-q", "-t", SHELL_BASE, str(ROOT))
     clone(folder)
     (folder / ".venv-run").symlink_to(ROOT / ".venv-run")
     client = " ".join(map(shlex.quote, SHELL_CLIENT.splitlines()))
     (folder / "Dockerfile").write_text(
-        f"FROM {SHELL_BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
+        f"FROM {base or SHELL_BASE}\nUSER root\nRUN cd /usr/local/bin && rm claude &&"
         f" printf '%s\\n' {client} >claude && chmod 755 claude &&"
         " mkdir -p /home/node/.claude/skills/review && chown node /home/node/.claude/skills/review\n" + lines
     )

@@ -24,10 +24,11 @@ VALUES = {
     "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-real",
     "GITHUB_TOKEN": "real = of: github \\ %[x]",
     "GITLAB_TOKEN": "real-gitlab",
-    "REGISTRY": "real:registry",
+    "REGISTRY": "real:registry" + "." * 4000,
 }
 GITHUB, GITLAB, REGISTRY = (placeholder(name) for name in list(VALUES)[1:])
-TUNNELS = {"git.test": ["22"]}
+ROBOT = "ro'b,o)t\"#\\@x"
+TUNNELS = {"git.test": [22]}
 NAME = f"cb-broker-{os.getpid()}"
 IMAGE = f"{NAME}:latest"
 
@@ -39,7 +40,7 @@ def injections() -> list[Injection]:
         token,
         Injection("GITHUB_TOKEN", GITHUB, ("api.git.test", "git.test")),
         Injection("GITLAB_TOKEN", GITLAB, ("gitlab.test",), ("/api/v4/*",), header="private-token"),
-        Injection("REGISTRY", REGISTRY, ("registry.test",), scheme="basic", user="robot"),
+        Injection("REGISTRY", REGISTRY, ("registry.test",), scheme="basic", user=ROBOT),
     ]
 
 
@@ -88,7 +89,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         made = docker("create", "--network", NAME, *broker.CONFINEMENT, *broker.LIMITS, IMAGE, *broker.COMMAND)
         text = broker_config.config(injections(), HOSTS, TUNNELS)
         text = text.replace(broker_config.ROOTS, f"{broker_config.FOLDER}/cert.pem")
-        feed = list(broker.broker_feed(text, ca.make_authority("test", HOSTS), VALUES))
+        feed = list(
+            broker.broker_feed(text, ca.make_authority("test", HOSTS), broker_config.values(injections(), VALUES))
+        )
         root = b"".join(tarstream.member("cert.pem", upstream["cert.pem"], owner=broker.USER))
         words = ["docker", "start", "-ai", made]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as client:
@@ -131,7 +134,7 @@ def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Any) -> None
         (200, {"authorization": f"token {real}"}),
         (200, {"authorization": basic("x-access-token", real)}),
         (200, {"private-token": VALUES["GITLAB_TOKEN"]}),
-        (200, {"authorization": basic("robot", VALUES["REGISTRY"])}),
+        (200, {"authorization": basic(ROBOT, VALUES["REGISTRY"])}),
     ]
 
 

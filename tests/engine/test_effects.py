@@ -42,6 +42,11 @@ SWITCHES = (
     "DISABLE_AUTOUPDATER",
     "DISABLE_INSTALLATION_CHECKS",
 )
+BUNDLES = (
+    *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO"),
+    "AWS_CA_BUNDLE",
+)
+ADDED = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
 SEEDS = (".claude.json", ".claude/settings.json")
 SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
 DECLARED = [
@@ -126,6 +131,12 @@ DECLARED = [
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     Row(43, f'{STAGE}/pipelock.yaml.content.  - "github.com"', "1", "2"),
+    *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/bundle.pem") for name in BUNDLES),
+    *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/ca.pem") for name in ADDED),
+    Row(131, "bottle.session.env.NODE_USE_ENV_PROXY", None, "1"),
+    Row(132, "bottle.session.env.GIT_CONFIG_COUNT", None, "1"),
+    Row(132, "bottle.session.env.GIT_CONFIG_KEY_0", None, "http.version"),
+    Row(132, "bottle.session.env.GIT_CONFIG_VALUE_0", None, "HTTP/1.1"),
     *(
         Row(
             135,

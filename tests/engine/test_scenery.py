@@ -79,7 +79,7 @@ def test_outside_a_bottle_the_same_ways_are_heard(scenery: Scenery, listener: so
     gateway = scenery.address("sinkhole").rsplit(".", 1)[0] + ".1"  # the engine takes the first for itself
     port = listener.getsockname()[1]
     words = (json.dumps([scenery.address("sinkhole"), gateway]), json.dumps([53, 80, 9999, port]), '["sinkhole.test"]')
-    run = ("run", "--rm", "--network", scenery.network, "--entrypoint", "node", "cb-scenery-upstream:latest", "-e")
+    run = ("run", "--rm", "--network", scenery.network, "--entrypoint", "node", "cb-scenery:latest", "-e")
     reached = json.loads(docker(*run, DIRECT_WAYS, *words))
     assert f"tcp {gateway}:{port}" in reached and any(way.startswith("name sinkhole.test") for way in reached)
     until(lambda: heard(listener), 5)
@@ -92,7 +92,7 @@ def test_the_sidecar_of_another_agent_is_left_alone(scenery: Scenery, tmp_path: 
 
     def made(slug: str) -> str:
         labels = ("--label", "claude-bottle.role=sidecar", "--label", f"claude-bottle.slug={slug}")
-        return docker("create", *labels, "cb-scenery-upstream:latest")
+        return docker("create", *labels, "cb-scenery:latest")
 
     def connected(box: str) -> bool:
         return scenery.network in docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", box)

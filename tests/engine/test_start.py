@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.probes import DIRECT_WAYS, TUNNEL_REPLY
 from fixtures.scenery import Scenery
@@ -124,7 +125,7 @@ def test_an_agent_with_a_very_long_name_finds_its_sidecar(tmp_path: Path) -> Non
 
 
 @pytest.mark.smoke
-def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -> None:
+def test_secrets_are_in_the_session_and_nowhere_else_and_the_token_is_not_even_there(desk: Desk) -> None:
     token = desk.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = f"not-a-real-token-{os.urandom(8).hex()}"  # nobody else's
     desk.env["HOST_SECRET"] = f"a value with 'quotes' and $dollars kept apart {os.urandom(8).hex()}"
     desk.manifest(
@@ -136,19 +137,19 @@ def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -
     box = container("agent")
     script = """for p in /proc/[0-9]*/environ; do tr '\\0' '\\n' <"$p"; done 2>/dev/null"""
     environ = docker("exec", box, "sh", "-c", script, check=False)
-    assert f"CLAUDE_CODE_OAUTH_TOKEN={token}" in environ
+    assert f"CLAUDE_CODE_OAUTH_TOKEN={TOKEN_PLACEHOLDER}" in environ and token not in environ
     assert f"FROM_HOST={desk.env['HOST_SECRET']}" in environ and "PLAIN=literal" in environ
     assert f"OPTIND={desk.env['HOST_SECRET']}" in environ and "PERL5OPT=-Mnone" in environ
     for value in (token, desk.env["HOST_SECRET"]):
         assert value not in docker("inspect", box)
-        assert value not in docker("inspect", container("sidecar"))
+        assert value not in docker("inspect", container("sidecar"), container("broker"))
         arguments = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
         assert value not in arguments
         assert value not in str(child.before)
     secrets = (token, desk.env["HOST_SECRET"])
     assert found_on_engine(*secrets) == []
     assert subprocess.run(["grep", "-rlaF", *(f"-e{each}" for each in secrets), desk.tmp]).returncode == 1
-    assert docker("exec", box, "ls", "-A", "/run/claude-bottle") == ""
+    assert "environ" not in docker("exec", box, "ls", "-A", "/run/claude-bottle").split()
     end(child)
 
 
