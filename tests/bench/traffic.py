@@ -89,8 +89,12 @@ class Road:
         self.box = Sidecar(lab, lab.name("sidecar"))
         self.broker = lab.name("broker")
         self._clients: list[subprocess.Popen[bytes]] = []
-        self._start_sidecar(memory, brokered, dlp)
-        self._start_broker(broker_image, brokered)
+        try:
+            self._start_sidecar(memory, brokered, dlp)
+            self._start_broker(broker_image, brokered)
+        except BaseException:
+            self.close()
+            raise
 
     def _start_sidecar(self, memory: int, brokered: Sequence[str], dlp: str) -> None:
         hosts = sorted(WAYS)
@@ -119,13 +123,15 @@ class Road:
         text = broker_config.config([injection], brokered, {})
         text = text.replace(broker_config.ROOTS, f"{broker_config.FOLDER}/roots.pem")
         roots = b"".join(tarstream.member("roots.pem", self.lab.pki.upstream_ca[1], owner=broker.USER))
-        feed = b"".join(broker.broker_feed(text, self.authority, {VARIABLE: "real-value"}))
+        values = broker_config.values([injection], {VARIABLE: "real-value"})
+        feed = b"".join(broker.broker_feed(text, self.authority, values))
         self._attached(self.broker, roots + feed)
         ready = broker.READY.decode()
         self._until(lambda: ready in self.lab.engine.out("logs", self.broker), "the broker does not come up")
 
     def _attached(self, name: str, data: bytes) -> None:
-        client = subprocess.Popen(["docker", "start", "-ai", name], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        words, quiet = ["docker", "start", "-ai", name], subprocess.DEVNULL
+        client = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
         self._clients.append(client)
         assert client.stdin
         client.stdin.write(data)
