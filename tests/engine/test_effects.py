@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from claude_bottle.lib import seals
+from claude_bottle.lib.pipelock import MEMORY_THAT_OPENS
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
@@ -136,24 +137,24 @@ DECLARED = [
     Row(132, "bottle.session.env.GIT_CONFIG_COUNT", None, "1"),
     Row(132, "bottle.session.env.GIT_CONFIG_KEY_0", None, "http.version"),
     Row(132, "bottle.session.env.GIT_CONFIG_VALUE_0", None, "HTTP/1.1"),
-    # What is in the stage dir is what it is fed.
-    *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
     *(
         Row(
-            92,
+            135,
             f"sidecar.{field}",
-            '["run", "--config", "/etc/pipelock.yaml", *]',
-            '["run", "--config", "/dev/stdin", *]',
+            '["run", "--config", "/etc/pipelock.yaml", "--listen", "0.0.0.0:8888"]',
+            '["run", "--config", "/dev/stdin", "--listen", "10.*.*.*:8888"]',
         )
         for field in ("Args", "Config.Cmd")
     ),
+    # What is in the stage dir is what it is fed.
+    *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
     *(Row(92, f"sidecar.Config.{field}", "false", "true") for field in ("AttachStdin", "OpenStdin", "StdinOnce")),
     Row(92, "sidecar.Config.User", "", "65534:65534"),
     Row(92, "sidecar.HostConfig.ReadonlyRootfs", "false", "true"),
     Row(92, "sidecar processes.0 * run --config /etc/pipelock.yaml *", "1", None),
     *(Row(100, f"agent.HostConfig.{name}", "0", "*") for name in ("Memory", "MemorySwap")),
     Row(100, "agent.HostConfig.PidsLimit", None, "4096"),
-    *(Row(101, f"sidecar.HostConfig.{name}", "0", "536870912") for name in ("Memory", "MemorySwap")),
+    *(Row(136, f"sidecar.HostConfig.{name}", "0", str(MEMORY_THAT_OPENS)) for name in ("Memory", "MemorySwap")),
     Row(101, "sidecar.HostConfig.PidsLimit", None, "256"),
     Row(92, "sidecar processes.65534 * run --config /dev/stdin *", None, "1"),
 ]
