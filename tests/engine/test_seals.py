@@ -259,7 +259,7 @@ def test_verify_finds_a_value_that_is_where_it_must_not_be(desk: Desk, tmp_path:
     quickly = "[[ $1 == exec && $all == *seals* ]] && without '--thorough *'"  # the rest takes its time
     shim(desk, tmp_path / "bin", f"{LEAKS[place]}\n{quickly}")
     done = desk.run("verify", AGENT)
-    assert done.returncode == 1 and rows(done)["secrets"] == "broken", done.stderr
+    assert done.returncode == 1 and rows(done).get("secrets") == "broken", done.stderr
     said = f"the bottle is not sealed: secrets: the value of CLAUDE_CODE_OAUTH_TOKEN is in {place}"
     assert said in done.stderr and TOKEN not in done.stderr + done.stdout
 
