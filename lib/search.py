@@ -128,7 +128,7 @@ def look_at(engine: Engine, search: Search, role: str, identity: str) -> Work[No
 
 
 def _asked(engine: Engine, words: list[str]) -> Work[run.Result]:
-    answer = yield engine.question(words)
+    answer = yield engine.call(words, interruptible=True)  # not a question: a difference takes a busy engine a while
     if not answer.ok:
         raise DockerError(f"docker {run.call_name(words)} failed: {answer.failure}")
     return answer

@@ -138,7 +138,7 @@ def test_an_images_own_value_of_a_credential_is_found(desk: Desk, tmp_path: Path
 def test_a_bottle_without_credentials_proves_the_other_seals(desk: Desk) -> None:
     desk.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
     done = desk.run("start", "-y", AGENT, "--", "--version")
-    assert done.returncode == 0 and "sealed: 12 of 12 probes" in done.stderr, done.stderr
+    assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
 
 
 def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ LEAKS = {
         f'[[ $1 == create && $all == *role=sidecar* ]] && words=("$1" --label other={TOKEN} "${{words[@]:1}}")'
     ),
     "docker logs of the agent": (
-        f"says='print scalar reverse \"{TOKEN[::-1]}\"; sleep 9999'\n"
+        f"says='print scalar(reverse \"{TOKEN[::-1]}\"), \"\\n\"; sleep 9999'\n"
         'is_agent && words=("${words[@]:0:${#words[@]}-2}" perl -e "\\$| = 1; $says")'
     ),
     "/home/node/noted of the agent": (
@@ -256,9 +256,10 @@ LEAKS = {
 
 @pytest.mark.parametrize("place", LEAKS)
 def test_verify_finds_a_value_that_is_where_it_must_not_be(desk: Desk, tmp_path: Path, place: str) -> None:
-    shim(desk, tmp_path / "bin", LEAKS[place])
+    quickly = "[[ $1 == exec && $all == *seals* ]] && without '--thorough *'"  # the rest takes its time
+    shim(desk, tmp_path / "bin", f"{LEAKS[place]}\n{quickly}")
     done = desk.run("verify", AGENT)
-    assert done.returncode == 1 and rows(done)["secrets"] == "broken", done.stderr
+    assert done.returncode == 1 and rows(done).get("secrets") == "broken", done.stderr
     said = f"the bottle is not sealed: secrets: the value of CLAUDE_CODE_OAUTH_TOKEN is in {place}"
     assert said in done.stderr and TOKEN not in done.stderr + done.stdout
 
