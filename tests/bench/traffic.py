@@ -185,10 +185,11 @@ class Road:
 
 
 def code(size: int) -> bytes:
-    """Return a JSON of about so many bytes with source text in it, as a conversation is."""
-    text = "".join(path.read_text() for path in sorted((ROOT / "lib").rglob("*.py")))
-    start = random.randrange(len(text) - size)
-    return json.dumps({"messages": [{"role": "user", "content": text[start : start + size * 24 // 25]}]}).encode()
+    """Return a JSON of about so many bytes with text in it that nothing is found in: a finding ends the look."""
+    source = "".join(path.read_text() for path in sorted((ROOT / "lib").rglob("*.py")))
+    words = sorted(set(re.findall(r"\b[a-z]{2,12}\b", source)))
+    lines = (" ".join(random.choices(words, k=12)) for _ in range(size // 60))
+    return json.dumps({"messages": [{"role": "user", "content": "\n".join(lines)[: size - 60]}]}).encode()
 
 
 def pictures(size: int) -> bytes:
