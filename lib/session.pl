@@ -128,7 +128,8 @@ sub with_ca {
 
 sub join_files {
     my ($name, @sources) = @_;
-    write_file("$folder/$name", map { "$_\n" } map { contents($_) } @sources);
+    my %seen; # an image may name its own roots for node: what is twice in a bundle is read by every client
+    write_file("$folder/$name", map { "$_\n" } grep { !$seen{$_}++ } map { contents($_) } @sources);
     return "$folder/$name";
 }
 

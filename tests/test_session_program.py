@@ -160,6 +160,11 @@ def test_what_node_is_to_trust_is_added_for_everybody(bottle: Bottle, certificat
     assert blocks(seen["SSL_CERT_FILE"]) == [certificates[1], certificates[0], *more]
 
 
+def test_what_is_there_already_is_not_added_again(bottle: Bottle, certificates: list[str]) -> None:
+    seen = bottle.environ(NODE_EXTRA_CA_CERTS=str(bottle.write(ROOTS, certificates[1])))
+    assert blocks(seen["SSL_CERT_FILE"]) == [certificates[1], certificates[0]]
+
+
 def settings(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     count = int(environ["GIT_CONFIG_COUNT"])
     return [(environ[f"GIT_CONFIG_KEY_{at}"], environ[f"GIT_CONFIG_VALUE_{at}"]) for at in range(count)]
