@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.probes import DIRECT_WAYS, TUNNEL_REPLY
 from fixtures.scenery import Scenery
@@ -18,6 +19,7 @@ from fixtures.scenery import Scenery
 from .conftest import (
     AGENT,
     ROOT,
+    TOKEN,
     Desk,
     client_runs,
     container,
@@ -50,7 +52,10 @@ def test_the_real_client_reaches_its_prompt_and_answers_on_a_terminal(
     session.expect("okapi")  # echoed, so the key that follows is no part of a paste
     session.send("\r")
     session.expect(r"Hello\W")  # on the screen each word has a place of its own
-    assert any("okapi" in request["said"] for request in scenery.requests())
+    asked = scenery.requests()
+    assert any("okapi" in request["said"] for request in asked)
+    assert {request["headers"].get("authorization") for request in asked} == {f"Bearer {TOKEN}"}
+    assert TOKEN_PLACEHOLDER not in json.dumps(scenery.records("api"))
     end(session)
     assert session.exitstatus == 128 + signal.SIGTERM
     assert leftovers(desk) == []
@@ -124,7 +129,7 @@ def test_an_agent_with_a_very_long_name_finds_its_sidecar(tmp_path: Path) -> Non
 
 
 @pytest.mark.smoke
-def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -> None:
+def test_a_manifests_secrets_are_in_the_session_and_nowhere_else_and_the_token_nowhere(desk: Desk) -> None:
     token = desk.env["CLAUDE_BOTTLE_OAUTH_TOKEN"] = f"not-a-real-token-{os.urandom(8).hex()}"  # nobody else's
     desk.env["HOST_SECRET"] = f"a value with 'quotes' and $dollars kept apart {os.urandom(8).hex()}"
     desk.manifest(
@@ -136,7 +141,7 @@ def test_the_token_and_secrets_are_in_the_session_and_nowhere_else(desk: Desk) -
     box = container("agent")
     script = """for p in /proc/[0-9]*/environ; do tr '\\0' '\\n' <"$p"; done 2>/dev/null"""
     environ = docker("exec", box, "sh", "-c", script, check=False)
-    assert f"CLAUDE_CODE_OAUTH_TOKEN={token}" in environ
+    assert f"CLAUDE_CODE_OAUTH_TOKEN={TOKEN_PLACEHOLDER}" in environ and token not in environ
     assert f"FROM_HOST={desk.env['HOST_SECRET']}" in environ and "PLAIN=literal" in environ
     assert f"OPTIND={desk.env['HOST_SECRET']}" in environ and "PERL5OPT=-Mnone" in environ
     for value in (token, desk.env["HOST_SECRET"]):
