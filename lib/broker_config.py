@@ -51,11 +51,13 @@ defaults
   timeout tunnel 600s
 resolvers engine
   nameserver dns 127.0.0.11:53
+  accepted_payload_size 1232
   resolve_retries 3
   timeout resolve 1s
   timeout retry 1s
   hold valid 30s
 """
+_RESOLVED = "resolvers engine resolve-prefer ipv4 init-addr none"  # the networks of a bottle have no IPv6
 
 
 def addresses(brokered: Sequence[str]) -> dict[str, str]:
@@ -180,7 +182,7 @@ def _backend(number: int, host: str) -> Iterator[str]:
     yield "  http-reuse safe"
     yield (
         f"  server upstream {host}:443 ssl verify required ca-file {ROOTS} sni str({host}) verifyhost {host} "
-        "alpn h2,http/1.1 resolvers engine init-addr none"
+        f"alpn h2,http/1.1 {_RESOLVED}"
     )
 
 
@@ -189,4 +191,4 @@ def _tunnel(number: int, host: str, address: str, port: int) -> Iterator[str]:
     yield "  mode tcp"
     yield "  option tcplog"
     yield f"  bind {address}:{port}"
-    yield f"  server upstream {host}:{port} resolvers engine init-addr none"
+    yield f"  server upstream {host}:{port} {_RESOLVED}"

@@ -216,10 +216,10 @@ STEPS = (  # in the order in which they are told
     Step(("base",), "image", build_workspace, "derived image"),
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
-    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
-    Step((), "authority", make_ca, "certificates"),
-    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step((), "broker_image", build_broker, "broker's image"),
+    Step(("internal",), "sidecar", create_sidecar, "sidecar"),
+    Step((), "authority", make_ca, "certificates"),  # the last to begin at once: it takes a while of this process
+    Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
     Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),

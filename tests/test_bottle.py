@@ -110,7 +110,8 @@ def test_the_image_runs_by_the_id_that_its_build_gave(tmp_path: Path, engine: di
     (image,) = [image for image in run.fake.images() if image["name"] == "claude-bottle:latest"]
     word = image_word(run).removeprefix("sha256:")
     assert len(word) >= 12 and image["id"].removeprefix("sha256:").startswith(word)
-    assert [argv[0] for argv in run.fake.argvs()].count("build") == builds
+    own = [argv for argv in run.fake.argvs() if argv[0] == "build" and "claude-bottle:latest" in argv]
+    assert len(own) == builds
 
 
 def test_a_build_that_gives_no_id_is_named_and_nothing_is_left(tmp_path: Path) -> None:
@@ -191,25 +192,30 @@ def test_the_sidecar_gets_its_configuration_on_stdin(tmp_path: Path) -> None:
     assert words[words.index("--config") + 1] == "/dev/stdin"
     assert {"-i", "--read-only"} <= set(words) and words[words.index("--user") + 1] == "65534:65534"
     configured = [box["config"] for box in marshal.loads(state.read_bytes())["containers"] if "config" in box]
-    assert configured == [shown.read_text()]
+    assert shown.read_text() in configured
     assert [argv for argv in run.fake.argvs() if argv[0] == "cp" and argv[-1].endswith("/etc")] == []
 
 
 def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
     run = plain(tmp_path)
     assert ended(run)[0] == 0
-    (copy,) = [call for call in run.fake.calls() if call["argv"][:2] == ["cp", "-"]]
+    (copy,) = [call for call in run.fake.calls() if call["argv"][:2] == ["cp", "-"] and call["argv"][2].endswith(":/")]
     names = {member["name"] for member in copy["tar"]}
     assert {"home/node/.claude-bottle-prompt.txt", "usr/local/bin/claude-bottle-session"} <= names
     assert any(name.startswith("home/node/.claude/skills/s") for name in names)
 
 
-def test_a_plain_start_makes_seventeen_calls(tmp_path: Path) -> None:
+def test_a_plain_start_makes_eighteen_calls_and_three_for_a_broker(tmp_path: Path) -> None:
     run = plain(tmp_path, networks=[], containers=[])
     manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
     (run.home / "claude-bottle.json").write_text(json.dumps(manifest))
     assert ended(run)[0] == 0
-    assert len(run.fake.argvs()) == 17, run.fake.argvs()
+    assert len(run.fake.argvs()) == 21, run.fake.argvs()
+    other = plain(tmp_path / "other", networks=[], containers=[])
+    (other.home / "claude-bottle.json").write_text(json.dumps(manifest))
+    del other.env["CLAUDE_BOTTLE_OAUTH_TOKEN"]
+    assert ended(other)[0] == 0
+    assert len(other.fake.argvs()) == 18, other.fake.argvs()
 
 
 def test_a_bottle_made_from_an_id_is_listed_with_its_tag(tmp_path: Path) -> None:

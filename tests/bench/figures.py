@@ -145,6 +145,7 @@ TARGETS = {
     "gone 50": Target(floor=2.5),
     "memory 50": Target(value=1.8 * GIB),
     "self-test": Target(value=0.3),
+    "broker": Target(value=0.15),
     "cleanup": Target(shell=0.3),
     "calls": Target(value=16),
 }
@@ -161,6 +162,7 @@ TITLES = {
     "memory": "{} waiting: memory of launchers and reapers",
     "clients": "{} waiting: memory of docker clients",
     "peak": "{} at once: most memory of launchers and reapers",
+    "broker": "what a broker adds to `y` to the first byte",
     "self-test": "the self-test in the bottle, by its own clock",
     "cleanup": "`cleanup` of 50 containers and 50 networks",
     "calls": "docker calls of a plain start and teardown",

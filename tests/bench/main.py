@@ -22,7 +22,7 @@ from tests.engine.conftest import docker
 from tests.engine.inventory import Sharing
 from tests.sidecar import SIDECAR
 
-ROWS = "0abcdenps"
+ROWS = "0abcdeknps"
 START_ROWS = {"0": "question", "a": "session", "b": "end"}
 SHELLS_MOST = 15  # bottles that an engine as it comes has networks for
 
@@ -85,6 +85,8 @@ def jobs(found: Figures, place: Sides, args: argparse.Namespace) -> Iterator[Cal
         yield from (partial(crowd, found, place, count, args.rounds) for count in args.at_once)
     if "e" in args.rows:
         yield lambda: again(args.rounds, LAUNCHERS, partial(runs.cleanup, place), "cleanup")
+    if "k" in args.rows:
+        yield lambda: again(args.pairs, (PORT,), partial(runs.broker, place), "broker")
     if "s" in args.rows:
         yield lambda: again(args.pairs, (PORT,), partial(runs.self_test, place), "self-test")
     if "n" in args.rows:

@@ -13,7 +13,8 @@ HEAD = """\
 # How fast
 
 The shell launcher and the port, paired and alternating in one run on the same engine, with the same stub agent and the
-same sidecar; the session ends as soon as it is up. What is measured is a whole command on a terminal, from outside. The
+same sidecar; the session ends as soon as it is up. But for row k the token goes into the bottle, as the shell launcher
+has it. What is measured is a whole command on a terminal, from outside. The
 *floor* is what a start and a teardown ask of the engine, issued by a script as early as each call can begin, with no
 launcher around it (`tests/bench/floor.sh`): the distance to it is what a launcher costs.
 
@@ -29,6 +30,7 @@ launcher around it (`tests/bench/floor.sh`): the distance to it is what a launch
 | c | `--help`, `list`, `info`, `start --dry-run` | `--pairs` |
 | d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
 | e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
+| k | what a broker adds to (a), from a pair of starts; the sidecar must open TLS, which the stub does not | `--pairs` |
 | s | the bottle's self-test, by its own clock | `--pairs` |
 | n | docker calls, counted in a run of its own | once |
 | p | when each of them begins and ends, in a run of its own, which the looking at makes a little longer | once |

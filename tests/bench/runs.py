@@ -72,6 +72,16 @@ def start(sides: Sides, side: str) -> Values:
     return values if side == FLOOR else {"question": one.came[QUESTION] - one.began, **values}
 
 
+def broker(sides: Sides, side: str) -> Values:
+    """Return what a broker adds to a start: two of these, without and with one."""
+    without = start(sides, side)["session"]
+    sides.brokered = True
+    try:
+        return {"broker": start(sides, side)["session"] - without}
+    finally:
+        sides.brokered = False
+
+
 def commands(sides: Sides, side: str) -> Values:
     """Run the short commands."""
     every = {

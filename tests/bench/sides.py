@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from claude_bottle.lib.env import IN_BOTTLE_VARIABLE
+
 from tests.bench.figures import FLOOR, PORT, SHELL
 from tests.checkout import clone
 from tests.engine.conftest import ROOT, Desk, docker
@@ -25,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 SIDES = (SHELL, PORT, FLOOR)
 LAUNCHERS = (SHELL, PORT)
 RUN = f"bench-{os.getpid()}"
-OURS = re.compile(rf"claude-bottle-(?:(?:pipelock|net|egress)-)?{RUN}-\d+(?:-\d+)?")
+OURS = re.compile(rf"claude-bottle-(?:(?:pipelock|broker|net|egress)-)?{RUN}-\d+(?:-\d+)?")
 UP = "the session is up"
 SLOTS = 8  # removals of the floor at a time
 SWEEPS = 5
@@ -78,6 +80,7 @@ class Sides:
     def __init__(self, folder: Path, agents: int) -> None:
         self.desk = Desk(folder / "desk", agent(1))
         self.subnets = subnets()
+        self.brokered = False
         self.floor = folder / "floor"
         self.launchers = {SHELL: folder / "shell" / "cli.sh", PORT: folder / "port" / "cli.sh"}
         shutil.copytree(ROOT / "fixtures" / "shell", folder / "shell")
@@ -104,8 +107,9 @@ class Sides:
         return [HERE / "floor.sh", agent(number), self.floor, image(FLOOR), SIDECAR, *addresses, slot]
 
     def env(self, side: str) -> dict[str, str]:
-        """Return a side's environment."""
-        return {**self.desk.env, "CLAUDE_BOTTLE_IMAGE": image(side)}
+        """Return a side's environment: the token goes in, as the shell's launcher has it, unless it is brokered."""
+        token = {} if self.brokered else {IN_BOTTLE_VARIABLE: "1"}
+        return {**self.desk.env, "CLAUDE_BOTTLE_IMAGE": image(side), **token}
 
 
 def _lay_out_floor(folder: Path) -> None:

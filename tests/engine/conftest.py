@@ -125,7 +125,7 @@ class Desk:
 
 def leftovers(desk: Desk) -> list[str]:
     """Return what there still is of the desk's agent."""
-    own = re.compile(rf"claude-bottle-(?:(?:pipelock|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
+    own = re.compile(rf"claude-bottle-(?:(?:pipelock|broker|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
     names = (
         docker("ps", "-a", "--format", "{{.Names}}").split() + docker("network", "ls", "--format", "{{.Name}}").split()
     )
