@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from claude_bottle.lib import docker, log, seals, skills
+from claude_bottle.lib.credentials import API_KEY
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
@@ -29,6 +30,7 @@ NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
+_KEY_END = 20  # characters
 Say = Callable[[str], None]  # takes a message
 TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
 
@@ -127,7 +129,7 @@ def _seed(plan: Plan) -> Iterator[bytes]:
     """Yield the prompt, and what brings the client straight to its own prompt."""
     home = plan.settings.bottle_home.lstrip("/")
     yield from tarstream.member(f"{home}/.claude-bottle-prompt.txt", log.encode(plan.prompt))
-    yield from tarstream.member(f"{home}/.claude.json", _onboarding(plan.workdir))
+    yield from tarstream.member(f"{home}/.claude.json", _onboarding(plan))
     yield from tarstream.folder(f"{home}/.claude")
     yield from tarstream.member(f"{home}/.claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n')
 
@@ -140,13 +142,20 @@ def _programs() -> Iterator[bytes]:
 
 
 def _trust(certificate: bytes) -> Iterator[bytes]:
-    """Yield the authority's certificate, and what keeps git from HTTP/2, over which a large push may hang for ever."""
+    """Yield the authority's certificate, which the session's first process has every client trust."""
     yield from tarstream.folder(TRUST_DIR[1:], owner=0)
     yield from tarstream.member(f"{TRUST_DIR[1:]}/ca.pem", certificate, mode=0o644, owner=0)
 
 
-def _onboarding(workdir: str) -> bytes:
-    seed = {"hasCompletedOnboarding": True, "projects": {workdir: {"hasTrustDialogAccepted": True}}}
+def _onboarding(plan: Plan) -> bytes:
+    """Return what the client then does not ask; of a key it knows the end only, and a real one's is not written."""
+    seed: dict[str, object] = {
+        "hasCompletedOnboarding": True,
+        "projects": {plan.workdir: {"hasTrustDialogAccepted": True}},
+    }
+    keys = [each.placeholder[-_KEY_END:] for each in plan.credentials if each.variable == API_KEY]
+    if keys:
+        seed["customApiKeyResponses"] = {"approved": keys, "rejected": []}
     return json.dumps(seed).encode() + b"\n"
 
 

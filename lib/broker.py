@@ -11,9 +11,9 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.host.calls import Work, attach
-from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.teardown.inventory import BROKER
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch
 
 USER = 65534
 READY = b"Loading success"  # haproxy's own word, with every address bound
@@ -79,7 +79,7 @@ def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Wat
     talk, started = yield from docker.start(lambda: attach(call, READY))
     watch = Watch(engine, broker, talk, "broker: the broker", "the hosts that credentials are for answer no more")
     if not started.ok or talk.ended:
-        raise watch.stopped() if talk.ended else watch.not_healthy()
+        raise watch.stopped() if talk.ended else watch.not_healthy(READY_SECONDS)
     return watch
 
 

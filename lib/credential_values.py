@@ -8,9 +8,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
+from secrets import token_urlsafe
 from typing import Literal
 
-from claude_bottle.lib import env
+from claude_bottle.lib import env, withhold
 from claude_bottle.lib.credentials import AUTHORIZATION, Injection, model_injection, shared_target
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
@@ -208,6 +209,25 @@ def credentials_resolve(
             secrets.inject(credential.injection, environ[credential.text])
         elif credential.mode == "secret":
             _take(secrets, credential, ask(name, credential.text), f"the answer for '{name}'")
+
+
+def credentials_at_hand(
+    secrets: Secrets, injections: Iterable[Injection], sources: Iterable[Credential], environ: Mapping[str, str]
+) -> None:
+    """Take the values that are in the environment, and random ones for the others: nothing is asked, nothing runs.
+
+    Args:
+        secrets: gets them.
+        injections: what is put in.
+        sources: where the values of the manifest's own come from.
+        environ: the caller's environment.
+    """
+    variables = {env.TOKEN_NAME: env.TOKEN_VARIABLE}
+    variables |= {each.injection.variable: each.text if each.mode == "host" else "" for each in sources}
+    for injection in injections:
+        value = environ.get(variables[injection.variable], "")
+        usable = len(value) >= withhold.SHORTEST and not _misfit(value)
+        secrets.inject(injection, value if usable else token_urlsafe())
 
 
 def credentials_run(secrets: Secrets, credentials: Iterable[Credential], environ: Mapping[str, str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +13,7 @@ from claude_bottle.lib.env import TOKEN_NAME
 
 Scheme = Literal["", "bearer", "token", "basic"]
 AUTHORIZATION = "authorization"
+API_KEY = "ANTHROPIC_API_KEY"
 
 MODEL_HOST = "api.anthropic.com"
 # All that the client asks of it with the switches of a bottle; other paths would make a mailbox of the host.
@@ -28,12 +31,13 @@ _BEGINNINGS = {
     "ghp_": ("GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"),
     "glpat-": ("GITLAB_TOKEN", "GITLAB_PAT", "GITLAB_PRIVATE_TOKEN", "GL_TOKEN"),
     "npm_": ("NPM_TOKEN", "NODE_AUTH_TOKEN"),
-    "sk-ant-": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    "sk-ant-": (API_KEY, "ANTHROPIC_AUTH_TOKEN"),
     "sk-proj-": ("OPENAI_API_KEY",),
     "xoxb-": ("SLACK_TOKEN", "SLACK_BOT_TOKEN"),
 }
 _BEGINS = {variable: begin for begin, variables in _BEGINNINGS.items() for variable in variables}
 _TAIL = 6
+_GIT_USER = "x-access-token"  # what forges take with a token for a password
 _LONGEST = 40  # of a variable's name that is spelt in its placeholder
 _BASE_URL = re.compile(
     r"https://([A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_][A-Za-z0-9_-]*)*)(?::443)?((?:/[A-Za-z0-9._~!&+,;=:@%-]+)*)/?"
@@ -97,6 +101,29 @@ def model_injection(base_url: str = "") -> Injection | None:
     return Injection(
         TOKEN_NAME, TOKEN_PLACEHOLDER, (host,), tuple(prefix + path for path in MODEL_PATHS), scheme="bearer"
     )
+
+
+def git_helpers(injection: Injection) -> Iterator[tuple[str, str]]:
+    """Yield git's settings, name and value, by which it answers with the placeholder where it is asked for a password.
+
+    Args:
+        injection: one of another header, or of a scheme that git does not speak, has none.
+    """
+    if injection.header != AUTHORIZATION or injection.scheme not in ("", "basic"):
+        return
+    answer = shlex.join([f"username={injection.user or _GIT_USER}", f"password={injection.placeholder}"])
+    helper = f"!f() {{ test \"$1\" = get && printf '%s\\n' {answer}; }}; f"
+    for path in dict.fromkeys(map(_git_folder, injection.paths or ("",))):
+        for host in injection.hosts:
+            yield f"credential.https://{host}{path}.helper", helper
+
+
+def _git_folder(path: str) -> str:
+    """Return the folder that a granted path is, so that each of two credentials of a host has its repositories.
+
+    Others say nothing of where a repository begins: theirs is the whole host.
+    """
+    return path.removesuffix("/*") if path.endswith("/*") else ""
 
 
 def shared_target(one: Injection, other: Injection) -> str:

@@ -115,6 +115,7 @@ class Engine:
         interruptible: bool = False,
         shown: Collection[str] = (),
         needless: Callable[[], bool] = lambda: False,
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> Call:
         """Return a docker call, for work that yields it.
 
@@ -126,6 +127,7 @@ class Engine:
                 removed then.
             shown: see ``Call``; it may be interrupted.
             needless: see ``Call``.
+            heard: see ``Call``.
         """
         interruptible = interruptible or bool(shown)
         check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
@@ -133,7 +135,7 @@ class Engine:
         most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
         env = self.environment()
         stdin = withhold.without(self.kept_out, stdin) if self.kept_out and stdin else stdin
-        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless)
+        return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless, heard)
 
     def question(self, words: Sequence[str]) -> Call:
         """Return a call that changes nothing; it is short, and a signal ends it."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from claude_bottle.lib import env
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.credentials import API_KEY, Injection, git_helpers
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import redact
 from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names
@@ -16,7 +16,7 @@ from claude_bottle.lib.problems import fail_with, nearest
 from claude_bottle.lib.schema.manifest_parse import EnvEntry
 
 # What Claude Code takes for a login, and what makes it use another provider's.
-CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", env.TOKEN_NAME)
+CREDENTIALS = (API_KEY, "ANTHROPIC_AUTH_TOKEN", env.TOKEN_NAME)
 PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 _OFF = ("", "0", "false", "no", "off")
 _VARIABLE = re.compile(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_])", re.ASCII)
@@ -25,11 +25,12 @@ _VARIABLE = re.compile(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_])", re.ASCII)
 class Secrets:
     """Values that no argument may hold and, but for literals, no file. It shows names, never a value."""
 
-    __slots__ = ("_injected", "_values")
+    __slots__ = ("_git", "_injected", "_values")
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
         self._injected: dict[str, str] = {}
+        self._git: list[tuple[str, str]] = []
 
     def add(self, name: str, value: str) -> None:
         """Keep a value; the last one of a name counts."""
@@ -40,6 +41,7 @@ class Secrets:
         """Keep a value for the broker; the bottle gets what stands for it."""
         self._values[injection.variable] = injection.placeholder
         self._injected[injection.variable] = value
+        self._git += git_helpers(injection)
         redact.remember(value)
 
     @property
@@ -48,9 +50,10 @@ class Secrets:
         return MappingProxyType(self._injected)
 
     def payload(self) -> bytes:
-        """Return what the bottle gets: NAME=VALUE, each ended by a NUL."""
-        lines = (f"{name}={value}\0" for name, value in self._values.items())
-        return "".join(lines).encode("utf-8", "surrogateescape")
+        """Return what the bottle gets: NAME=VALUE, or =NAME and a line with the value for git; each ended by a NUL."""
+        values = (f"{name}={value}\0" for name, value in self._values.items())
+        settings = (f"={name}\n{value}\0" for name, value in self._git)
+        return "".join((*values, *settings)).encode("utf-8", "surrogateescape")
 
     def __repr__(self) -> str:
         return f"<Secrets {' '.join(self._values)}>"

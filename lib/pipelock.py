@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from claude_bottle.lib import docker, log, pipelock_hosts
+from claude_bottle.lib import docker, log, pipelock_hosts, pipelock_traffic
 from claude_bottle.lib.ca import Authority
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, DockerError, SidecarLost
+from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
-from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import ERR, OUT, Talk, Work, attach, one, perform
-from claude_bottle.lib.inspection import Watched, plain
+from claude_bottle.lib.host.calls import OUT, Work, attach, catch_up
+from claude_bottle.lib.inspection import Watched
 from claude_bottle.lib.network import Network
+from claude_bottle.lib.pipelock_traffic import MIB, MOST_RECEIVED, MOST_SENT, items
+from claude_bottle.lib.refused import Refused
 from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch, state_words
 
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
@@ -30,9 +31,11 @@ AUTHORITY = (
     *("-e", f"SSL_CERT_DIR=/etc/ssl/certs:{AUTHORITY_FOLDER}"),
 )
 USER = 65534
-LIMITS = ("--memory", "512m", "--memory-swap", "512m", "--pids-limit", "256")
+# The image's own look at its health is by loopback, where this one does not listen.
+LIMITS = ("--pids-limit", "256", "--no-healthcheck")
+LOG = ("--log-driver", "json-file", "--log-opt", "max-size=5m", "--log-opt", "max-file=2")
+MEMORY, MEMORY_THAT_OPENS = 512 * MIB, 2048 * MIB  # what is looked into is held there, several times over
 HEALTHY_SECONDS = 30.0
-LOG_LINES = 8
 METRICS_PORTS = ("9091", "9092")
 ALIAS = "claude-bottle-pipelock"
 SHOWN = 40  # characters of a value that is none
@@ -48,7 +51,7 @@ forward_proxy:
 dlp:
   include_defaults: true
   scan_env: true
-fetch_proxy:
+{patterns}fetch_proxy:
   listen: "0.0.0.0:{port}"
   timeout_seconds: {seconds}
   max_response_mb: 50
@@ -70,19 +73,6 @@ response_scanning:
 sentry:
   enabled: false
 metrics_listen: "127.0.0.1:{metrics}"
-"""
-_INSPECTION = """\
-tls_interception:
-  enabled: true
-  ca_cert: {folder}/ca.pem
-  ca_key: {folder}/ca-key.pem
-  max_response_bytes: 16777216
-{passed}request_body_scanning:
-  enabled: true
-  action: {dlp}
-  max_body_bytes: 8388608
-seed_phrase_detection:
-  enabled: false
 """
 
 
@@ -113,10 +103,6 @@ def pipelock_proxy_url(sidecar: str, port: str) -> str:
     return f"http://{pipelock_host(sidecar)}:{port}"
 
 
-def _items(values: Iterable[str], indent: str) -> str:
-    return "".join(f"{indent}- {json.dumps(value, ensure_ascii=False)}\n" for value in values)
-
-
 def pipelock_yaml(
     hosts: Sequence[str],
     ssh_hosts: Sequence[str],
@@ -139,50 +125,57 @@ def pipelock_yaml(
     """
     names = sorted({*pipelock_hosts.trusted_names(listed, ssh_hosts), *brokered})
     addresses = pipelock_hosts.trusted_addresses(listed, ssh_hosts)
-    text = "mode: strict\nenforce: true\napi_allowlist:\n" + _items(hosts, "  ")
+    text = "mode: strict\nenforce: true\napi_allowlist:\n" + items(hosts, "  ")
     if names:
-        text += "trusted_domains:\n" + _items(names, "  ")
+        text += "trusted_domains:\n" + items(names, "  ")
     if addresses:
-        text += "ssrf:\n  ip_allowlist:\n" + _items(addresses, "    ")
+        text += "ssrf:\n  ip_allowlist:\n" + items(addresses, "    ")
     metrics = next(other for other in METRICS_PORTS if other != str(int(port)))
     opened = any(each.inspected for each in watched)
     seconds, sse = (600, "    max_event_bytes: 1048576\n") if opened else (120, "")
-    text += _LIMITS.format(port=port, metrics=metrics, exclusions=_exclusions(hosts), seconds=seconds, sse=sse)
-    return text + (_inspection(watched, dlp) if opened else "")
-
-
-def _inspection(watched: Sequence[Watched], dlp: str) -> str:
-    passed = sorted(set(_passed_through(watched)))
-    listed = "  passthrough_domains:\n" + _items(passed, "    ") if passed else ""
-    return _INSPECTION.format(folder=AUTHORITY_FOLDER, passed=listed, dlp=dlp)
-
-
-def _passed_through(watched: Iterable[Watched]) -> Iterable[str]:
-    for each in watched:
-        host = plain(each.host)
-        if not each.inspected:
-            yield host
-            if host.startswith("*."):
-                yield host.removeprefix("*.")  # to the sidecar a wildcard is what is below only
+    patterns, exclusions = pipelock_traffic.patterns(dlp) if opened else "", _exclusions(hosts)
+    text += _LIMITS.format(
+        port=port, metrics=metrics, exclusions=exclusions, patterns=patterns, seconds=seconds, sse=sse
+    )
+    return text + (pipelock_traffic.opened(watched, dlp, AUTHORITY_FOLDER) if opened else "")
 
 
 def _exclusions(hosts: Sequence[str]) -> str:
     excluded = pipelock_hosts.random_looking(hosts)
-    return "    subdomain_entropy_exclusions:\n" + _items(excluded, "      ") if excluded else ""
+    return "    subdomain_entropy_exclusions:\n" + items(excluded, "      ") if excluded else ""
 
 
 def pipelock_create(
-    engine: Engine, journal: Journal, slug: str, network: Network, image: str, port: str, brokered: Mapping[str, str]
+    engine: Engine,
+    journal: Journal,
+    slug: str,
+    network: Network,
+    image: str,
+    port: str,
+    brokered: Mapping[str, str],
+    opens: bool,
 ) -> Work[tuple[str, str]]:
     """Create the sidecar under the first free name; it comes to its name and its id.
+
+    Args:
+        engine: to ask.
+        journal: of the launch.
+        slug: of the agent.
+        network: the bottle's own; it listens there alone, so that no name that leads to loopback leads to it.
+        image: that it runs.
+        port: where it listens.
+        brokered: the addresses of hosts that lead to the broker.
+        opens: it looks into some host's traffic, which takes memory.
 
     Raises:
         BottleError: docker refused, the image cannot be had, or every name is taken.
         Interrupted: a signal stopped the fetching of the image.
     """
-    words = ["--network", network.identity, "--ip", sidecar_address(network.subnet), "--network-alias", ALIAS]
+    address, memory = sidecar_address(network.subnet), str(MEMORY_THAT_OPENS if opens else MEMORY)
+    words = ["--network", network.identity, "--ip", address, "--network-alias", ALIAS]
     words += [*AUTHORITY, *(word for host, at in brokered.items() for word in ("--add-host", f"{host}:{at}"))]
-    words += [*CONFINEMENT, *LIMITS, "--pull", "never", image, "run", "--config", CONFIG, "--listen", f"0.0.0.0:{port}"]
+    words += [*CONFINEMENT, *LIMITS, "--memory", memory, "--memory-swap", memory, *LOG, "--pull", "never"]
+    words += [image, "run", "--config", CONFIG, "--listen", f"{address}:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):
         made = yield from docker.create_container(engine, journal, slug, SIDECAR, name, words)
         if docker.has_no_image(made):
@@ -238,11 +231,12 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
-    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
+    fed, refused = [log.encode(yaml)], Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
+    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=fed, interruptible=True, heard=refused.hear)
     talk, started = yield from docker.start(lambda: attach(call))
-    watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more")
+    watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more", refused)
     if not started.ok:
-        state = yield engine.question(_state(sidecar))
+        state = yield engine.question(state_words(sidecar))
         raise (
             watch.stopped()
             if state.text == "exited"
@@ -251,54 +245,12 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     return watch
 
 
-def _state(sidecar: str) -> list[str]:
-    return ["container", "inspect", "--format", "{{.State.Status}}", sidecar]
-
-
-class Watch:
-    """Notices the end of a container beside the bottle, by the client that is attached to it.
+def say_refused(watch: Watch) -> None:
+    """Tell what was refused for its size.
 
     Args:
-        engine: to ask.
-        container: its id.
-        talk: with the client.
-        name: what it is called in messages.
-        loss: what its end means to a session.
+        watch: the sidecar's.
     """
-
-    def __init__(self, engine: Engine, container: str, talk: Talk, name: str, loss: str) -> None:
-        self._engine, self._container, self._talk, self._name, self._loss = engine, container, talk, name, loss
-        self._ended: bool | None = None
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether its client has ended, for whatever reason."""
-        return self._talk.ended
-
-    def stopped(self) -> DockerError:
-        """Return the error for one that has ended before there was a session, with its last words."""
-        return DockerError(f"{self._name} stopped right after its start", self._last_words())
-
-    def lost(self) -> SidecarLost:
-        """Return the error for one that has ended while there was a session."""
-        return SidecarLost(f"{self._name} has stopped, so {self._loss}")
-
-    def not_healthy(self) -> DockerError:
-        """Return the error for one that runs and does not answer."""
-        return DockerError(f"{self._name} is not healthy after {HEALTHY_SECONDS:.0f} s", self._last_words())
-
-    def _last_words(self) -> list[str]:
-        said = self._talk.said(OUT) + b"\n" + self._talk.said(ERR)
-        return run.decode(said).strip().splitlines()[-LOG_LINES:]
-
-    def has_ended(self) -> bool:
-        """Say whether it runs no more; an engine that gives no answer is no proof."""
-        if self._ended is None and self.is_alone:
-            look = perform(one(self._engine.call(_state(self._container), seconds=run.QUERY_SECONDS)))
-            self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
-        return bool(self._ended)
-
-    def look_again(self) -> bool:
-        """Say the same after a look of now, whatever an earlier one said."""
-        self._ended = self._ended or None
-        return self.has_ended()
+    catch_up()
+    for line in watch.refused.lines() if watch.refused else ():
+        log.log_info(line)

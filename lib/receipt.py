@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,12 @@ class Receipt:
             }
             self._write()
 
-    def tested(self, engine: Engine, agent: str, sidecar: str, probes: Sequence[Probe]) -> None:
+    def tested(self, engine: Engine, containers: Mapping[str, str], probes: Sequence[Probe]) -> None:
         """Note what the self-test has seen, whether the seals hold or not.
 
         Args:
             engine: to ask for the images.
-            agent: the id of the agent's container.
-            sidecar: the id of the sidecar's.
+            containers: the ids of the start's, by role.
             probes: what came of each.
 
         Raises:
@@ -74,7 +73,7 @@ class Receipt:
         if self.content:
             self.content["probes"] = [asdict(probe) for probe in probes]
             self.content["times"]["tested"] = _now()
-            self.content["images"] = _images(engine, agent, sidecar)
+            self.content["images"] = _images(engine, containers)
             self._write()
 
     def end(self, status: int, report: Callable[[BaseException], int]) -> int:
@@ -140,6 +139,7 @@ def plan_digest(plan: Plan) -> str:
         "bottle": plan.bottle,
         "image": plan.settings.image,
         "sidecar": plan.settings.pipelock_image,
+        "broker": plan.settings.broker_image if plan.brokered else "",
         "hosts": sorted(plan.hosts),
         "env": sorted([entry.name, entry.mode, _digest(entry.text)] for entry in entries),
         "token": plan.token_goes,
@@ -166,13 +166,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(log.encode(text)).hexdigest()
 
 
-def _images(engine: Engine, agent: str, sidecar: str) -> dict[str, str]:
-    words = [CONTAINER, "inspect", "--format", "{{.Image}}", agent, sidecar]
+def _images(engine: Engine, containers: Mapping[str, str]) -> dict[str, str]:
+    words = [CONTAINER, "inspect", "--format", "{{.Image}}", *containers.values()]
     answer = calls.perform(calls.one(engine.question(words)))
     found = answer.text.split()
-    if not answer.ok or len(found) != 2:
+    if not answer.ok or len(found) != len(containers):
         raise DockerError(f"docker container inspect failed: {answer.failure or answer.text}")
-    return dict(zip(("agent", "sidecar"), found, strict=True))
+    return dict(zip(containers, found, strict=True))
 
 
 def _now() -> str:

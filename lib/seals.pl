@@ -2,8 +2,13 @@
 # Before a session, in its bottle: proves from inside that the bottle is sealed, then puts the session's values, which
 # come on stdin, where the session's first process takes them. One line on stdout for each seal, fields parted by tabs:
 # its name, how it was found (held, silent or broken), and what was seen. Where one is broken the values go nowhere.
-#   claude-bottle-seals FILE HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [--thorough ALLOWED_HOST]
+#   claude-bottle-seals FILE HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [CREDENTIALS ...] [--thorough ALLOWED_HOST]
 # HOST and PORT are the sidecar's, which has SECONDS to answer. Who lies at an ADDRESS has QUIET seconds to give any sign.
+# CREDENTIALS, where a broker puts some in:
+#   placeholder=NAME=VALUE           what stands for one in the session
+#   minted=HOST/PATH, own=HOST/PATH  where one goes: behind a certificate that the sidecar makes, or the broker's own
+#   opened=HOST                      another host that the sidecar is to make a certificate for
+#   refusal=TEXT                     what the broker says to a credential of somebody else's
 use strict;
 use warnings;
 no warnings 'taint';
@@ -13,12 +18,16 @@ use Socket;
 my @TCP = (22, 53, 80, 443, 2375, 8888); # a closed port answers too: one that a firewall lets through is enough
 my @UDP = (53, 123, 5353);
 my $SILENT = 'no answer';
+my $CA = '/etc/claude-bottle/ca.pem';
+my $BROKER = 'claude-bottle broker'; # in its certificate; no host has such a name
+my $TLS_SECONDS = 10; # nearly all of it for a machine that has much else to do
+my $AT_ONCE = 16;
 
 my ($file, $host, $port, $seconds, $quiet, @rest) = @ARGV;
-my (%addresses, $allowed);
+my (%told, $allowed);
 while (defined(my $word = shift @rest)) {
     if ($word eq '--thorough') { $allowed = shift @rest }
-    else { my ($seal, $address) = split /=/, $word, 2; push @{ $addresses{$seal} }, $address }
+    else { my ($what, $text) = split /=/, $word, 2; push @{ $told{$what} }, $text }
 }
 $| = 1; # each line is a sign of life
 binmode STDIN;
@@ -29,16 +38,21 @@ $SIG{PIPE} = 'IGNORE';
 my $health = q{}; # what the sidecar has said of itself
 my $began = now();
 my $random = join q{}, map { ('a' .. 'z')[rand 26] } 1 .. 8;
-my %asked = map { $_ => [map { ask_address($_) } @{ $addresses{$_} }] } keys %addresses;
+my @by_address = grep { $told{$_} } qw(gateway egress host metadata sibling);
+my %asked = map { $_ => [map { ask_address($_) } @{ $told{$_} }] } @by_address;
 my $look_up = ask_name("$random.claude-bottle.invalid");
 await_sidecar();
+my $openssl = program('openssl');
+my @talks = map { my $shows = $_; map { tls_talk($shows, $_) } @{ $told{$shows} // [] } } qw(minted own opened);
+begin_tls();
 my $broken = 0;
 say_seal('routes', routes());
-say_seal($_, answers(@{ $asked{$_} })) for grep { $asked{$_} } qw(gateway egress host metadata sibling);
+say_seal($_, answers(@{ $asked{$_} })) for @by_address;
 say_seal('names', names($look_up));
 say_seal('ipv6', ipv6());
 say_seal('capabilities', capabilities());
 say_seal('sidecar', sidecar());
+credentials() if $told{placeholder};
 thorough($allowed) if defined $allowed;
 printf "seconds\t%.2f\n", now() - $began;
 keep_values() unless $broken;
@@ -261,6 +275,119 @@ sub sidecar {
     return ('held', 'strict, and refuses what is not listed') if ($status // 0) == 403 && $said =~ /^\Q$refusal\E\s*$/;
     $said = "status $status, $said" if defined $status;
     return ('broken', "it answered a name that is not listed with: $said");
+}
+
+# --- where a broker puts credentials in
+
+sub credentials {
+    say_seal('placeholders', placeholders());
+    hear($_) for @talks;
+    say_seal('issuer', of_all(\&issuer, @talks));
+    say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
+}
+
+# What stands for each credential is under its name in the values, and nothing else is; nor in what the image brings.
+sub placeholders {
+    my @values = pairs($values);
+    my @image = pairs(join q{}, lines_of('/proc/1/environ'));
+    for my $pair (@{ $told{placeholder} }) {
+        my ($name, $stands) = split /=/, $pair, 2;
+        my ($given, $brought) = map { [map { $_->[1] } grep { $_->[0] eq $name } @$_] } \(@values, @image);
+        return ('broken', "$name has another value in the session") if !@$given || grep { $_ ne $stands } @$given;
+        return ('broken', "$name has another value in the container") if grep { $_ ne $stands } @$brought;
+    }
+    my $names = join q{, }, map { (split /=/)[0] } @{ $told{placeholder} };
+    return @image ? ('held', "of $names") : ('silent', "not read: the container's own environment");
+}
+
+sub pairs { return map { [split(/=/, $_, 2), q{}] } split /\0/, shift }
+
+# The first outcome that is broken, else the first that is silent; where all held, with all their names.
+sub of_all {
+    my ($judge, @them) = @_;
+    return ('silent', 'not tried: no openssl in the image') unless $openssl;
+    my @found = map { [$judge->($_)] } @them;
+    my ($worst) = ((grep { $_->[0] eq 'broken' } @found), (grep { $_->[0] eq 'silent' } @found));
+    return $worst ? @$worst : ('held', join q{, }, map { $_->{name} } @them);
+}
+
+sub tls_talk {
+    my ($shows, $place) = @_;
+    my ($name, $path) = $place =~ m{^([^/]+)(/.*)?}s;
+    return { kind => 'tls', shows => $shows, name => $name, path => $path, said => q{} };
+}
+
+# Start some more clients, each of which asks a host through the sidecar.
+sub begin_tls {
+    my @next = grep { !$_->{pid} } @talks;
+    ask_tls($_) for grep { $openssl } splice @next, 0, $AT_ONCE;
+}
+
+sub ask_tls {
+    my ($talk) = @_;
+    my ($name, $path) = @$talk{qw(name path)};
+    pipe(my $out, my $in) && pipe($talk->{link}, my $said) or give_up("no pipe in the bottle: $!");
+    $talk->{pid} = fork // give_up("cannot fork in the bottle: $!");
+    run_tls($talk, $out, $said) unless $talk->{pid};
+    $talk->{until} = now() + ($path ? $TLS_SECONDS : $quiet);
+    my @lines = ("Host: $name", 'Authorization: Bearer claude-bottle-foreign', 'Connection: close');
+    syswrite $in, join q{}, map { "$_\r\n" } "GET $path HTTP/1.1", @lines, q{} if $path;
+}
+
+# Nothing but the bottle's own authority counts, and nothing that the image sets.
+sub run_tls {
+    my ($talk, $out, $said) = @_;
+    open STDIN, '<&', $out and open STDOUT, '>&', $said and open STDERR, '>&', $said or POSIX::_exit(127);
+    %ENV = (SSL_CERT_DIR => '/nonexistent', SSL_CERT_FILE => $CA);
+    $SIG{PIPE} = 'DEFAULT';
+    my ($name, $proxy) = ($talk->{name}, inet_ntoa(inet_aton($host)) . ":$port");
+    my @words = (qw(s_client -brief -verify_return_error -no-CApath -CAfile), $CA, '-verify_hostname', $name);
+    push @words, '-ign_eof' if $talk->{path};
+    push @words, '-proxy', $proxy, '-connect', "$name:443", '-servername', $name;
+    exec { $openssl } 'openssl', @words or POSIX::_exit(127);
+}
+
+# Take what a client says, up to its end, or to an answer that says enough.
+sub hear {
+    my ($talk) = @_;
+    begin_tls() unless $talk->{pid};
+    return unless $talk->{pid};
+    print "\n"; # a sign of life: there may be many
+    until ($talk->{said} =~ /^HTTP\S+ (?!403)\d|\Q$told{refusal}[0]\E/m || length $talk->{said} > 65536) {
+        last unless is_ready($talk) && sysread $talk->{link}, $talk->{said}, 4096, length $talk->{said};
+    }
+    kill 'KILL', $talk->{pid};
+    waitpid $talk->{pid}, 0;
+    close delete $talk->{link};
+}
+
+# Only what this bottle's authority has signed comes to a connection.
+sub issuer {
+    my ($talk) = @_;
+    my ($name, $said) = @$talk{qw(name said)};
+    if ($said =~ /^CONNECTION ESTABLISHED$/m && $said =~ /^Verification: OK$/m) {
+        my $own = $said =~ /^Peer certificate: .*CN ?= ?\Q$BROKER\E$/m;
+        return ('held') if $own == ($talk->{shows} eq 'own');
+        return ('broken', "$name is " . ($own ? "not opened: it shows the broker's certificate" : 'opened'));
+    }
+    return ('broken', "$name shows a certificate of others: $1") if $said =~ /^verify error:num=\d+:(.*)/m;
+    my ($why) = $said =~ /HTTP CONNECT failed\D*(.*)/;
+    return ('silent', "not tried: no way to $name") if !$talk->{path} && ($said eq q{} || $why);
+    return ('broken', "no way to $name: " . ($why || ($said eq q{} ? $SILENT : 'no TLS')));
+}
+
+sub refuses {
+    my ($talk) = @_;
+    return ('held') if $talk->{said} =~ m{^HTTP/\S+ 403 .*\Q$told{refusal}[0]\E}ms;
+    my ($status) = $talk->{said} =~ m{^HTTP/\S+ (\d+)}m;
+    return ('broken', "$talk->{name} answers a foreign credential with " . ($status ? "status $status" : 'nothing'));
+}
+
+# By a fixed path: the image's own is not heeded here.
+sub program {
+    my ($name) = @_;
+    my ($found) = grep { -x } map { "$_/$name" } qw(/usr/bin /usr/local/bin /bin /usr/sbin);
+    return $found;
 }
 
 # --- what only verify looks at

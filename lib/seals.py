@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from claude_bottle.lib import log
+from claude_bottle.lib import broker_config, log
+from claude_bottle.lib.credentials import MODEL_HOST, Injection
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.inspection import Watched, plain
 from claude_bottle.lib.subnets import agent_address, sidecar_address
 
 PROGRAM = "/usr/local/bin/claude-bottle-seals"
@@ -26,7 +28,9 @@ _SECONDS = re.compile(r"\d{1,9}\.\d\d", re.ASCII)
 _LOCAL = Path("/proc/net/fib_trie")
 _FIREWALL = "the engine lets an internal network reach others: do its firewall rules work (iptables, nftables)?"
 _SIDECAR = "CLAUDE_BOTTLE_PIPELOCK_IMAGE must be a pipelock of 2.3 that heeds its configuration"
+_BROKER = "CLAUDE_BOTTLE_BROKER_IMAGE must be a haproxy of 2.6 or later that heeds its configuration"
 _IPV6 = "the engine gives an internal network IPv6: look at its daemon.json"
+SECRETS = "secrets"  # looked for from outside, by ``verify`` alone
 _HELP = {
     "routes": "the engine has put the bottle on another network too: what starts containers on this engine?",
     "gateway": "the engine gives its host an address on an internal network: it must know the option inhibit_ipv4",
@@ -43,11 +47,24 @@ _HELP = {
     "numeric": _SIDECAR,
     "sni": _SIDECAR,
     "host-names": _FIREWALL,
+    "placeholders": "a credential's variable is the launcher's: take it out of the image's ENV",
+    "issuer": f"{_SIDECAR}, and the engine must heed --add-host",
+    "broker": _BROKER,
+    SECRETS: "what has it there is none of claude-bottle's: is there a program of others between it and the engine?",
 }
-# What a start looks at.
-AT_LAUNCH = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
+_ALWAYS = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
+_BROKERED = ("placeholders", "issuer", "broker")
 
 Outcome = Literal["held", "silent", "broken"]
+
+
+def at_launch(credentials: Sequence[Injection]) -> tuple[str, ...]:
+    """Return the names of the seals that a start looks at.
+
+    Args:
+        credentials: what the broker puts in.
+    """
+    return _ALWAYS + _BROKERED if credentials else _ALWAYS
 
 
 @dataclass(frozen=True)
@@ -64,13 +81,14 @@ class SelfTest:
     siblings: tuple[IPv4Network, ...] = ()
     allowed: str = ""
 
-    def words(self, engine: Engine, internal: IPv4Network, egress: IPv4Network) -> list[str]:
+    def words(self, engine: Engine, internal: IPv4Network, egress: IPv4Network, put_in: Iterable[str]) -> list[str]:
         """Return what the program in the bottle is told: how long, the addresses that it must not reach, and the host.
 
         Args:
             engine: whose host's own addresses are known where it is this machine.
             internal: the bottle's own network.
             egress: its sidecar's way out.
+            put_in: what it is told of credentials.
         """
         pairs: list[tuple[str, object]] = [("gateway", internal[1]), ("egress", egress[1]), ("egress", egress[2])]
         pairs += [("host", address) for address in dict.fromkeys([DOCKER0, *host_addresses(engine)])]
@@ -78,10 +96,31 @@ class SelfTest:
         for network in self.siblings:
             pairs += [("sibling", sidecar_address(network)), ("sibling", agent_address(network))]
         more = ["--thorough", self.allowed] if self.allowed else []
-        return [str(self.quiet), *(f"{seal}={address}" for seal, address in pairs), *more]
+        return [str(self.quiet), *(f"{seal}={address}" for seal, address in pairs), *put_in, *more]
 
 
 AT_START = SelfTest()
+
+
+def credential_words(credentials: Sequence[Injection], watched: Iterable[Watched]) -> Iterator[str]:
+    """Yield what the program in the bottle is told of credentials: what stands for them, and what their hosts show.
+
+    Args:
+        credentials: what the broker puts in.
+        watched: what becomes of each host's traffic.
+    """
+    opened = {plain(one.host) for one in watched if one.inspected}
+    brokered = sorted({host for each in credentials for host in each.hosts})
+    for each in credentials:
+        yield f"placeholder={each.variable}={each.placeholder}"
+    for host in brokered:
+        granted = [path for each in credentials if host in each.hosts for path in each.paths] or ["/"]
+        yield f"{'minted' if host in opened else 'own'}={host}{granted[0].removesuffix('*')}"
+    has_model = any(each.variable in broker_config.MODEL_KEYS for each in credentials)
+    if credentials and not has_model and MODEL_HOST in opened - set(brokered):
+        yield f"opened={MODEL_HOST}"
+    if credentials:
+        yield f"refusal={broker_config.REFUSED}"
 
 
 @dataclass(frozen=True)
@@ -101,14 +140,25 @@ class Probe:
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of looking at all of them, and how long that took in the bottle."""
+    """What came of looking at all of them.
+
+    Attributes:
+        probes: of each.
+        seconds: that it took in the bottle.
+        wanted: the names of those that must be among them.
+    """
 
     probes: tuple[Probe, ...]
     seconds: float
+    wanted: tuple[str, ...]
 
     @property
     def broken(self) -> list[Probe]:
         return [probe for probe in self.probes if probe.outcome == "broken"]
+
+    def with_probe(self, probe: Probe) -> Proof:
+        """Return the same with one more."""
+        return replace(self, probes=(*self.probes, probe))
 
     def require(self) -> None:
         """Tell that all hold.
@@ -116,7 +166,7 @@ class Proof:
         Raises:
             BottleError: one is broken, or was not looked at.
         """
-        missing = [name for name in AT_LAUNCH if name not in {probe.name for probe in self.probes}]
+        missing = [name for name in self.wanted if name not in {probe.name for probe in self.probes}]
         if missing:
             raise BottleError(f"the bottle is not sealed: its self-test says nothing of {', '.join(missing)}")
         if self.broken:
@@ -127,11 +177,12 @@ class Proof:
         log.log_info(f"sealed: {count} of {count} probes ({self.seconds:.1f} s)")
 
 
-def proof(said: str) -> Proof:
+def proof(said: str, wanted: tuple[str, ...]) -> Proof:
     """Return what the program in the bottle has said.
 
     Args:
         said: its stdout.
+        wanted: see ``Proof``.
 
     Raises:
         BottleError: that is not what the program says.
@@ -141,7 +192,7 @@ def proof(said: str) -> Proof:
     seconds = [row[1] for row in rows if row[0] == "seconds" and _SECONDS.fullmatch(row[-1])]
     if not seconds or any(probe.outcome not in get_args(Outcome) for probe in probes):
         raise BottleError("the bottle is not sealed: its self-test did not come to an end")
-    return Proof(tuple(probes), float(seconds[0]))
+    return Proof(tuple(probes), float(seconds[0]), wanted)
 
 
 def host_addresses(engine: Engine) -> list[str]:

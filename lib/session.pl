@@ -7,7 +7,19 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
+# Of the bottle's authority; where images keep their roots (Debian, Alpine, Red Hat, SUSE).
+my $CA = '/etc/claude-bottle/ca.pem';
+my @ROOTS = qw(/etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem /etc/pki/tls/certs/ca-bundle.crt
+    /etc/ssl/ca-bundle.pem);
+# Name what a client trusts in place of the roots that it brings along.
+my @BUNDLES = qw(SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE PIP_CERT CARGO_HTTP_CAINFO
+    AWS_CA_BUNDLE);
+# Over HTTP/2 git's client may hang for ever in a push.
+my @git = (['http.version', 'HTTP/1.1']);
+my %joined; # files made of one that somebody has named, by that
+
 my ($file, @words) = @ARGV;
+my ($folder) = $file =~ m{^(.*)/};
 my %values = read_values($file);
 my $program = find_program($words[0]);
 
@@ -26,7 +38,11 @@ sub read_values {
         while (my $entry = <$source>) {
             chomp $entry;
             my ($name, $value) = split /=/, $entry, 2;
-            $found{$name} = $value;
+            if ($name eq q{}) { # no variable, but a setting for git
+                push @git, [split /\n/, $value, 2];
+            } else {
+                $found{$name} = $value;
+            }
         }
     } elsif (!$!{ENOENT}) {
         fail("cannot read the session's values in the bottle: $!");
@@ -34,14 +50,25 @@ sub read_values {
     return %found;
 }
 
+# What the session has under a name: the manifest's, else the image's.
+sub said {
+    my ($name) = @_;
+    return $values{$name} // $ENV{$name};
+}
+
+sub on_path {
+    my ($name, $path) = @_;
+    for my $place (grep { m{^/} } split /:/, $path // q{}) {
+        return "$place/$name" if -f "$place/$name" && -x _;
+    }
+    return;
+}
+
 # By the image's PATH: the values may have another one, which is the session's alone.
 sub find_program {
     my ($name) = @_;
     return $name if $name =~ m{/};
-    for my $folder (grep { m{^/} } split /:/, $ENV{PATH} // '') {
-        return "$folder/$name" if -f "$folder/$name" && -x _;
-    }
-    fail("cannot run $name in the bottle: it is not on the image's PATH");
+    return on_path($name, $ENV{PATH}) // fail("cannot run $name in the bottle: it is not on the image's PATH");
 }
 
 # The bottle's own names and addresses: what is asked of them is not the sidecar's business.
@@ -75,38 +102,108 @@ sub known_terminal {
     return 'xterm-256color';
 }
 
-# One bundle for every client: the image's roots, the bottle's own authority, and what the manifest adds for node.
+# Every client trusts the bottle's authority, and all that it would have trusted without.
 sub trust {
-    my ($own) = @_;
-    my ($ca, $roots) = ('/etc/claude-bottle/ca.pem', '/etc/ssl/certs/ca-certificates.crt');
-    my ($folder) = $file =~ m{^(.*)/};
-    join_files("$folder/ca.pem", $ca, $own || ()) or return;
-    join_files("$folder/bundle.pem", $roots, $ca, $own || ()) or return;
-    $ENV{NODE_EXTRA_CA_CERTS} = "$folder/ca.pem";
-    $ENV{NODE_USE_ENV_PROXY} = 1;
-    $ENV{$_} = "$folder/bundle.pem" for qw(SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE PIP_CERT
-        CARGO_HTTP_CAINFO AWS_CA_BUNDLE DENO_CERT);
-    delete $values{NODE_EXTRA_CA_CERTS};
+    return unless -r $CA;
+    my @extra = grep { defined } said('NODE_EXTRA_CA_CERTS');
+    my ($roots) = grep { -r && -s _ } @ROOTS;
+    my $bundle = $roots && join_files('bundle.pem', $roots, $CA, @extra); # never of the authority alone
+    $values{NODE_EXTRA_CA_CERTS} = join_files('ca.pem', $CA, @extra);
+    $values{DENO_CERT} = with_ca(said('DENO_CERT'), $values{NODE_EXTRA_CA_CERTS}); # beside its own, as node does
+    for my $name (@BUNDLES) {
+        my $file = with_ca(said($name), $bundle);
+        $values{$name} = $file if defined $file;
+    }
+    $values{NODE_USE_ENV_PROXY} //= 1;
+    java($bundle);
+}
+
+# A file that manifest or image name is joined with the authority; a name that leads to none stays as it is.
+sub with_ca {
+    my ($own, $file) = @_;
+    return $file unless defined $own;
+    return $own unless $own =~ m{^/} && -f $own && -r _;
+    return $joined{$own} //= join_files('own-' . keys(%joined) . '.pem', $own, $CA);
 }
 
 sub join_files {
-    my ($target, @sources) = @_;
-    return 0 unless -r $sources[0] || @sources > 1;
+    my ($name, @sources) = @_;
+    write_file("$folder/$name", map { "$_\n" } map { contents($_) } @sources);
+    return "$folder/$name";
+}
+
+sub contents {
+    my ($source) = @_;
+    -f $source && open my $in, '<:raw', $source or return;
+    local $/;
+    return <$in> // ();
+}
+
+sub write_file {
+    my ($target, @parts) = @_;
     open my $out, '>:raw', $target or fail("cannot write $target in the bottle: $!");
-    for my $source (@sources) {
-        open my $in, '<:raw', $source or next;
-        local $/;
-        print $out scalar(<$in>), "\n";
-    }
+    print $out @parts;
     close $out or fail("cannot write $target in the bottle: $!");
-    return 1;
+}
+
+# Java reads neither the variables of proxies nor bundles; its own variable makes it say a line at each run.
+sub java {
+    my ($bundle) = @_;
+    on_path('java', said('PATH')) or return;
+    my $own = said('JAVA_TOOL_OPTIONS') // q{};
+    my ($host, $port) = ($ENV{HTTPS_PROXY} // q{}) =~ m{^http://([^:/]+):(\d+)};
+    my @direct = map { $_ eq '127.0.0.0/8' ? '127.*' : $_ } split /,/, $ENV{NO_PROXY};
+    my @options = $host ? map { ("$_.proxyHost=$host", "$_.proxyPort=$port") } qw(http https) : ();
+    push @options, 'http.nonProxyHosts=' . join '|', @direct;
+    push @options, "javax.net.ssl.trustStore=$folder/roots.jks" if $bundle;
+    my @wanted = grep { my ($name) = split /=/; $own !~ /-D\Q$name\E=/ } @options;
+    write_roots("$folder/roots.jks", contents($bundle)) if grep { /^javax/ } @wanted;
+    $values{JAVA_TOOL_OPTIONS} = join q{ }, grep { length } $own, map { "-D$_" } @wanted;
+}
+
+# A store of the kind JKS without a password: nobody looks at the digest at its end then.
+sub write_roots {
+    my ($target, $bundle) = @_;
+    my @pem = $bundle =~ /-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----/gs;
+    my @roots = grep { is_whole($_) } map { decoded($_) } @pem;
+    my $store = pack 'N3', 0xFEEDFEED, 2, scalar @roots;
+    for my $number (0 .. $#roots) {
+        $store .= pack 'N n/a* N2 n/a* N/a*', 2, "root-$number", 0, 0, 'X.509', $roots[$number];
+    }
+    write_file($target, $store, "\0" x 20);
+}
+
+# Base64 as uuencoding with other letters: the smallest perl has no module for it.
+sub decoded {
+    my ($text) = @_;
+    $text =~ tr{A-Za-z0-9+/}{}cd;
+    $text =~ tr{A-Za-z0-9+/}{ -_};
+    return join q{}, map { unpack 'u', chr(32 + int(length() * 3 / 4)) . $_ } unpack '(a60)*', $text;
+}
+
+# One that is not would cost Java all the others.
+sub is_whole {
+    my ($der) = @_;
+    return $der =~ /^\x30\x82(..)/s && unpack('n', $1) + 4 == length $der;
+}
+
+# Behind the settings that manifest or image pass in the same way; git refuses a count that is none by itself.
+sub settle_git {
+    my $count = said('GIT_CONFIG_COUNT') || 0;
+    return unless $count =~ /^\d{1,6}\z/;
+    for my $setting (@git) {
+        @values{"GIT_CONFIG_KEY_$count", "GIT_CONFIG_VALUE_$count"} = @$setting;
+        $count++;
+    }
+    $values{GIT_CONFIG_COUNT} = $count;
 }
 
 sub run_words {
     $ENV{$_} = without_proxy($ENV{$_}) for qw(NO_PROXY no_proxy);
     $ENV{TERM} = known_terminal($ENV{TERM}) if $ENV{TERM};
     $ENV{LANG} = 'C.UTF-8' unless $ENV{LANG};
-    trust($values{NODE_EXTRA_CA_CERTS} // $ENV{NODE_EXTRA_CA_CERTS});
+    trust();
+    settle_git();
     @ENV{keys %values} = values %values;
     exec { $program } @words or fail("cannot run $words[0] in the bottle: $!");
 }

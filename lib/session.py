@@ -12,6 +12,7 @@ from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.watch import Watch
 
 TERMINAL = "-it"
 UNHEALTHY = "the sidecar does not answer"  # in the words of the session's program
@@ -20,10 +21,8 @@ TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
 
 
-def prepare(
-    engine: Engine, container: str, values: bytes, sidecar: str, port: str, test: Sequence[str], watch: pipelock.Watch
-) -> Work[seals.Proof]:
-    """Have the bottle prove its seals, and put the values where only the session's first process finds them.
+def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str], watch: Watch) -> Work[str]:
+    """Have the bottle look at its seals, and put the values where only the session's first process finds them.
 
     That is a file in memory, read once: an ``exec -e`` would pass the values through a file on the engine's disk, and
     every helper would obey a container's own. Where a seal is broken there will be none.
@@ -32,24 +31,26 @@ def prepare(
         engine: to ask.
         container: the agent's id.
         values: the session's.
-        sidecar: the sidecar's host name.
-        port: the sidecar's.
-        test: what the program is told beside that.
+        words: what the program is told: the sidecar's host name and its port, and of the seals.
         watch: notices the sidecar's end.
 
+    Returns:
+        What the program says.
+
     Raises:
-        BottleError: docker refused, the sidecar does not answer, or the program did not come to an end.
+        BottleError: docker refused, or the sidecar does not answer.
         Interrupted: a signal arrived meanwhile.
     """
-    words = [seals.PROGRAM, VALUES_FILE, sidecar, port, f"{pipelock.HEALTHY_SECONDS:.0f}", *test]
-    call = docker.helper(container, words, flags=["-i"])
+    call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], flags=["-i"])
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
     done = yield engine.call(call, seconds=most, stdin=[values], interruptible=True, needless=lambda: watch.is_alone)
     if not done.ok and watch.is_alone:
         raise watch.stopped()
     if not done.ok:
-        raise watch.not_healthy() if UNHEALTHY in done.failure else DockerError(f"docker exec failed: {done.failure}")
-    return seals.proof(done.text)
+        if UNHEALTHY in done.failure:
+            raise watch.not_healthy(pipelock.HEALTHY_SECONDS)
+        raise DockerError(f"docker exec failed: {done.failure}")
+    return done.text
 
 
 def claude_words(plan: Plan) -> list[str]:
@@ -82,7 +83,7 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[pipelock.Watch]) -> int:
+def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[Watch]) -> int:
     """Run the session in the foreground, and look after sidecar and broker meanwhile (shell: attach).
 
     Args:
@@ -106,6 +107,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
         status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
     else:
         status = _without_terminal(engine, plan, container, watches)
+    pipelock.say_refused(watches[0])
     for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
         if not on_terminal:
             raise lost
@@ -113,7 +115,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
     return status
 
 
-def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[pipelock.Watch]) -> int:
+def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[Watch]) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
     return calls.finish(engine.foreground(words, no_stdin=typed), lambda: any(watch.has_ended() for watch in watches))

@@ -112,7 +112,8 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected)
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent, proof = made["agent"], made["proof"]
-    receipt.tested(engine, agent.identity, made["sidecar"].identity, proof.probes)
+    containers = {role: made[role].identity for role in ("agent", "sidecar", "broker") if made[role]}
+    receipt.tested(engine, containers, proof.probes)
     proof.require()
     watches = [watch for watch in (made["watch"], made["broker_watch"]) if watch]
     return session.attach(engine, planned, agent.identity, agent.name, watches)

@@ -21,12 +21,12 @@ from claude_bottle.lib.files import workspace
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.network import Network
-from claude_bottle.lib.pipelock import Watch
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.seals import AT_START, Proof, SelfTest
+from claude_bottle.lib.seals import AT_START, Proof, SelfTest, at_launch, credential_words, proof
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
         settings.pipelock_image,
         settings.pipelock_port,
         plan.broker_addresses,
+        any(each.inspected for each in plan.watched),
     )
     return Container(identity, name)
 
@@ -201,9 +202,12 @@ def prepare(
     broker_watch: Watch | None,
 ) -> Work[Proof]:
     """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold."""
-    engine, host, port = launch.engine, pipelock.pipelock_host(sidecar.name), launch.plan.settings.pipelock_port
-    test = launch.test.words(engine, internal.subnet, egress.subnet)
-    return session.prepare(engine, agent.identity, launch.values, host, port, test, watch)
+    engine, plan, host = launch.engine, launch.plan, pipelock.pipelock_host(sidecar.name)
+    put_in = credential_words(plan.credentials, plan.watched)
+    words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
+    words += launch.test.words(engine, internal.subnet, egress.subnet, put_in)
+    said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
+    return proof(said, at_launch(plan.credentials))
 
 
 def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:

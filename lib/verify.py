@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from claude_bottle.lib import log, plan, runner, seals, stage
+from claude_bottle.lib import credential_values, log, plan, runner, seals, stage
 from claude_bottle.lib.engine import Asking, Engine
+from claude_bottle.lib.env_resolve import Secrets
 from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.search import Search, look_at
 from claude_bottle.lib.start import plan_for, with_teardown
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import INTERNAL, NETWORK
+from claude_bottle.lib.teardown.inventory import AGENT, BROKER, INTERNAL, NETWORK, SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
 
 MOST_SIBLINGS = 32
@@ -22,7 +24,8 @@ MOST_SIBLINGS = 32
 def verify(asking: Asking, agent: str, cwd: str, report: Callable[[BaseException], int]) -> int:
     """Print what each seal of an agent's bottle is found to be.
 
-    Nobody works in the bottle: no secret is asked for, none goes in, and nothing is approved by it.
+    Nobody works in the bottle: no secret is asked for, none goes in, and nothing is approved by it. The broker gets the
+    values that are at hand, and random ones for the others; they are looked for from outside.
 
     Args:
         asking: the engine.
@@ -47,11 +50,26 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     siblings = tuple(perform(_siblings(engine)))
     allowed = next(host for host in planned.hosts if "*" not in host)
     test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
-    launch = Launch(engine, planned, journal, Path(shown), b"", {}, test)
-    proof: seals.Proof = runner.run_steps(launch, timed=os.isatty(log.STDERR))["proof"]
+    secrets = Secrets()
+    credential_values.credentials_at_hand(secrets, planned.credentials, planned.sources, os.environ)
+    guarded = engine.keeping_out(secrets.injected)
+    launch = Launch(guarded, planned, journal, Path(shown), secrets.payload(), secrets.injected, test)
+    made = runner.run_steps(launch, timed=os.isatty(log.STDERR))
+    proof: seals.Proof = made["proof"]
+    if secrets.injected:
+        log.log_info("looking for the values of the credentials from outside")
+        containers = {role: made[role].identity for role in (AGENT, SIDECAR, BROKER)}
+        proof = proof.with_probe(perform(_search(engine, secrets.injected, containers)))
     log.data(*((probe.name, probe.outcome, probe.detail) for probe in proof.probes))
     proof.require()
     return 0
+
+
+def _search(engine: Engine, values: Mapping[str, str], containers: Mapping[str, str]) -> Work[seals.Probe]:
+    search = Search(values)
+    for role, identity in containers.items():
+        yield from look_at(engine, search, role, identity)
+    return seals.Probe(seals.SECRETS, "broken" if search.leaks else "held", search.detail)
 
 
 def _siblings(engine: Engine) -> Work[list[IPv4Network]]:

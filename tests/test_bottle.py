@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, placeholder
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run, gone
@@ -203,6 +203,26 @@ def test_what_a_bottle_begins_with_comes_in_one_stream(tmp_path: Path) -> None:
     names = {member["name"] for member in copy["tar"]}
     assert {"home/node/.claude-bottle-prompt.txt", "usr/local/bin/claude-bottle-session"} <= names
     assert any(name.startswith("home/node/.claude/skills/s") for name in names)
+
+
+@pytest.mark.parametrize(("header", "kind"), [("x-api-key", "credentials"), ("", "env")])
+def test_a_key_that_the_broker_puts_in_is_agreed_to_beforehand(tmp_path: Path, header: str, kind: str) -> None:
+    run = plain(tmp_path)
+    made: object = {"value": "${A_KEY}", "hosts": ["api.anthropic.com"], "header": header} if header else "${A_KEY}"
+    manifest = {"bottles": {"b": {kind: {"ANTHROPIC_API_KEY": made}}}, "agents": {"a": {"bottle": "b"}}}
+    (run.home / "claude-bottle.json").write_text(json.dumps(manifest))
+    run.env["A_KEY"] = "sk-ant-a-real-key-8812"
+    del run.env["CLAUDE_BOTTLE_OAUTH_TOKEN"]
+    assert ended(run)[0] == 0
+    seed: dict[str, object] = {
+        "hasCompletedOnboarding": True,
+        "projects": {"/home/node": {"hasTrustDialogAccepted": True}},
+    }
+    if kind == "credentials":
+        seed["customApiKeyResponses"] = {"approved": [placeholder("ANTHROPIC_API_KEY")], "rejected": []}
+    copied = [member for call in run.fake.calls() if call["argv"][:2] == ["cp", "-"] for member in call["tar"]]
+    (member,) = [member for member in copied if member["name"] == "home/node/.claude.json"]
+    assert member["sha256"] == hashlib.sha256(f"{json.dumps(seed)}\n".encode()).hexdigest()
 
 
 def test_a_plain_start_makes_eighteen_calls_and_three_for_a_broker(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from claude_bottle.lib import credential_values, env, withhold
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection, placeholder
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, git_helpers, model_injection, placeholder
 from claude_bottle.lib.env_resolve import Secrets
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import redact, run
@@ -73,8 +73,11 @@ def box(tmp_path: Path) -> Box:
     return Box(tmp_path)
 
 
-def fed(box: Run, **pairs: str) -> bool:
-    payload = "".join(f"{name}={value}\0" for name, value in pairs.items()).encode()
+def fed(box: Run, *injections: Injection, **pairs: str) -> bool:
+    """Say whether a session was fed these values, and git's settings for these credentials."""
+    git = (setting for injection in injections for setting in git_helpers(injection))
+    entries = [*(f"{name}={value}" for name, value in pairs.items()), *(f"={name}\n{value}" for name, value in git)]
+    payload = "".join(f"{entry}\0" for entry in entries).encode()
     return [call.get("stdin") for call in box.fake.calls()].count(hashlib.sha256(payload).hexdigest()) == 1
 
 
@@ -88,7 +91,10 @@ def test_the_bottle_is_fed_placeholders_and_no_child_knows_a_value(box: Box) -> 
     assert (status, box.ran.exists(), box.leftovers()) == (0, True, []), said
     assert f"said by the command: sh -c 'touch {box.ran}; echo" in said
     stands = {"GH_TOKEN": placeholder("GH_TOKEN"), "CLAUDE_CODE_OAUTH_TOKEN": TOKEN_PLACEHOLDER}
-    assert fed(box, **stands, COMMANDED="bottle-placeholder-commanded"), box.fake.calls()
+    stands["COMMANDED"] = "bottle-placeholder-commanded"
+    asked = (("GH_TOKEN", "api.github.com"), ("COMMANDED", "api.example"))
+    injections = (Injection(name, stands[name], (host,)) for name, host in asked)
+    assert fed(box, *injections, **stands), box.fake.calls()
     for value in (VALUE, TOKEN):
         assert value not in everything(box) + said
     assert SAID not in everything(box)
@@ -254,7 +260,9 @@ def test_a_command_that_is_not_done_in_time_is_ended(monkeypatch: pytest.MonkeyP
 def test_what_is_injected_is_the_brokers_alone() -> None:
     secrets = take(["printf", "%s", "a \u00fc value: with=all \\\n"])
     assert dict(secrets.injected) == {"X": "a \u00fc value: with=all \\"}
-    assert secrets.payload() == b"X=stands-for-x\0" and "value" not in repr(secrets)
+    assert secrets.payload().startswith(
+        b"X=stands-for-x\0=credential.https://api.example.helper\n!f() "
+    ) and "value" not in repr(secrets)
     assert "value: with" not in redact.redact("it was a \u00fc value: with=all \\ there")
 
 

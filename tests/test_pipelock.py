@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import pipelock, pipelock_hosts
+import yaml
+from claude_bottle.lib import inspection, pipelock, pipelock_hosts
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest
 
@@ -79,13 +80,15 @@ RANDOM = "q7x2k9m4z8w1v5b3n6j0"  # twenty different characters
 LISTED = (f"{RANDOM}.example.org", "*.example.org", "*.internal", "git.corp.example", "nas", "10.77.0.5", "8.8.8.8")
 
 
-def written(listed: tuple[str, ...], ssh: tuple[str, ...] = ()) -> str:
+def written(listed: tuple[str, ...], ssh: tuple[str, ...] = (), dlp: str = "") -> str:
+    """Return the sidecar's file; nothing is inspected without a word about secrets."""
     hosts = sorted({*pipelock_hosts.DEFAULT_HOSTS, *listed, *ssh})
-    return pipelock.pipelock_yaml(hosts, ssh, "8888", listed)
+    watched = inspection.watched(hosts, ssh, {}) if dlp else ()
+    return pipelock.pipelock_yaml(hosts, ssh, "8888", listed, watched, ["api.anthropic.com"] if dlp else (), dlp)
 
 
 def test_the_page_has_every_key_beyond_the_contract_and_no_other() -> None:
-    text = written(LISTED, ("100.64.0.7", "git.example.org"))
+    text = written(LISTED, ("100.64.0.7", "git.example.org"), "block")
     contract = set(keys(CONTRACT)) | {"dlp", "include_defaults", "scan_env"}
     page = (ROOT / "docs" / "differences.md").read_text().split("\n## Keys of `pipelock.yaml` beyond the contract\n")[1]
     bullets = " ".join(line for line in page.split("\n## ")[0].split("\n- ")[1:])
@@ -110,6 +113,36 @@ def test_listed_names_may_be_private_but_not_what_a_wildcard_stands_for() -> Non
         "ssh.example.org",
     ]
     assert section(text, "ssrf", "ip_allowlist") == ["10.0.0.7/32", "10.77.0.5/32"]
+
+
+def test_what_is_found_is_taken_out_only_where_it_would_be_refused() -> None:
+    warn, block = (yaml.safe_load(written(LISTED, dlp=dlp)) for dlp in ("warn", "block"))
+    assert warn["request_body_scanning"]["action"] == "warn" and block["request_body_scanning"]["action"] == "block"
+    redaction, patterns = block.pop("redaction"), block["dlp"].pop("patterns")
+    assert {**block, "request_body_scanning": warn["request_body_scanning"]} == warn
+    assert redaction["limits"]["max_body_bytes"] == warn["request_body_scanning"]["max_body_bytes"] > 32 * 1024**2
+    assert {each["action"] for each in patterns} == {"warn"}
+
+
+def test_what_is_no_json_may_go_to_all_inspected_hosts_but_the_models() -> None:
+    listed = ("*.Example.org", "api.example.com.", "a_host.test", "gitlab.example.org", "fd00::7", "ssh.example.com")
+    text = written(listed, ("ssh.example.com",), "block")
+    opaque = section(text, "redaction", "allowlist_unparseable")
+    assert {"*.example.org", "example.org", "api.example.com"} <= set(opaque)
+    assert not {"api.anthropic.com", "ssh.example.com", "gitlab.example.org", "a_host.test", "fd00::7"} & set(opaque)
+
+
+def test_what_is_no_secret_of_anybodys_is_only_logged() -> None:
+    patterns = yaml.safe_load(written((), dlp="block"))["dlp"]["patterns"]
+    found = {each["name"]: re.compile(each["regex"], re.IGNORECASE) for each in patterns}
+    assert found["Environment Variable Secret"].search("DB_PASSWORD=hunter2-and-more")
+    assert not found["Environment Variable Secret"].search("max_token = 12345678")
+    assert found["Credential in URL"].search("https://a.test/?token=abcdef")
+    assert found["Social Security Number"].search("078-05-1120")
+    assert found["Credit Card Number"].search("4111 1111 1111 1111") and found["Credit Card Number"].search(
+        "378282246310005"
+    )
+    assert found["IBAN"].search("DE89370400440532013000")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "localhost", "a.localhost."])

@@ -10,9 +10,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from claude_bottle.lib.credentials import Injection
 from claude_bottle.lib.files.replace import replace
 from claude_bottle.lib.receipt import launcher_version
-from claude_bottle.lib.seals import AT_LAUNCH
+from claude_bottle.lib.seals import at_launch
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run
@@ -74,15 +75,29 @@ def test_a_receipt_tells_of_the_start_and_of_no_value(run: Receipted) -> None:
     run.start(status=7)
     found = run.receipt()
     assert (found["agent"], found["status"], found["launcher"]) == ("a", 7, launcher_version())
-    assert [(probe["name"], probe["outcome"]) for probe in found["probes"]] == [(name, "held") for name in AT_LAUNCH]
+    names = at_launch([Injection("CLAUDE_CODE_OAUTH_TOKEN", "", ())])
+    assert [(probe["name"], probe["outcome"]) for probe in found["probes"]] == [(name, "held") for name in names]
     times = found["times"]
     assert times["begun"] <= times["tested"] <= times["ended"]
     (sidecar,) = (f"sha256:{image['id']}" for image in run.fake.images() if "pipelock" in image["name"])
-    (agent,) = (image["id"] for image in run.fake.images() if image["name"] == "claude-bottle:latest")
-    assert found["images"] == {"agent": agent, "sidecar": sidecar}
+    agent, broker = (
+        next(image["id"] for image in run.fake.images() if image["name"] == f"claude-bottle{which}:latest")
+        for which in ("", "-broker")
+    )
+    assert found["images"] == {"agent": agent, "sidecar": sidecar, "broker": broker}
     for value in (TOKEN, VALUE, SECRETS["LITERAL"]):
         assert value not in run.path.read_text()
     assert run.fake.unknown() == []
+
+
+def test_a_start_that_puts_nothing_in_has_no_broker_in_its_receipt(run: Receipted) -> None:
+    run.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
+    first = run.plan()
+    found = run.receipt()
+    assert set(found["images"]) == {"agent", "sidecar"}
+    assert [probe["name"] for probe in found["probes"]] == list(at_launch([]))
+    run.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = "another:1"
+    assert run.plan() == first
 
 
 def test_a_receipt_costs_one_call_and_a_start_without_one_costs_none(run: Receipted) -> None:
@@ -152,8 +167,10 @@ def test_it_is_that_of_credentials_and_inspection_too(run: Receipted) -> None:
     for egress in ({"inspect": {"sentry.io": False}}, {"dlp": "block"}):
         run.manifest(egress=egress)
         seen.add(run.plan())
+    run.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = "another:1"
+    seen.add(run.plan())
     run.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
-    assert len({*seen, run.plan()}) == 8
+    assert len({*seen, run.plan()}) == 9
 
 
 def test_a_value_of_the_host_does_not_change_the_digest_and_a_literal_does(run: Receipted) -> None:

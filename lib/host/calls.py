@@ -38,6 +38,7 @@ class Call:
         interruptible: it changes nothing, or only what is removed afterwards: nobody has to wait for its end.
         shown: names of the streams that the user watches; then it stays in our process group, where Ctrl-C reaches it.
         needless: looked at before each wait; True ends the call.
+        heard: gets the name of a stream and each piece of what it says; the answer then has only the end of that.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Call:
     interruptible: bool = False
     shown: Collection[str] = ()
     needless: Callable[[], bool] = lambda: False
+    heard: Callable[[str, bytes], None] | None = None
 
 
 class Talk:
@@ -57,6 +59,7 @@ class Talk:
     Args:
         call: to begin.
         attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
+        word: that is its answer, in place of the first.
     """
 
     def __init__(self, call: Call, attached: bool = False, word: bytes = b"") -> None:
@@ -120,9 +123,13 @@ class Talk:
         data = os.read(fd, CHUNK)
         if not data:
             self._open.discard(fd)
-        self._pieces[self._names[fd]].append(data)
-        if self._attached:
+        name = self._names[fd]
+        self._pieces[name].append(data)
+        if self.call.heard:
+            self.call.heard(name, data)
+        if self._attached or self.call.heard:
             self._keep_the_end()
+        if self._attached:
             self._spoken = self._spoken or (bool(self._said[OUT]) and self._word in self._said[OUT])
 
     def _feed(self) -> None:
@@ -203,6 +210,11 @@ def detach_all() -> None:
     """End what is attached."""
     while _attached:
         _attached.pop().kill()
+
+
+def catch_up() -> None:
+    """Take what is attached has said by now."""
+    _serve((), time.monotonic())
 
 
 def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:

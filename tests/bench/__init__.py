@@ -1,0 +1,3 @@
+"""How fast."""
+
+import tests.conftest  # noqa: F401  # the product has its name from there

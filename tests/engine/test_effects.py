@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from claude_bottle.lib import seals
+from claude_bottle.lib.pipelock import MEMORY_THAT_OPENS
 
 from tests.golden.test_golden import DIFFERENCES, declared
 
@@ -41,6 +42,11 @@ SWITCHES = (
     "DISABLE_AUTOUPDATER",
     "DISABLE_INSTALLATION_CHECKS",
 )
+BUNDLES = (
+    *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO"),
+    "AWS_CA_BUNDLE",
+)
+ADDED = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
 SEEDS = (".claude.json", ".claude/settings.json")
 SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
 DECLARED = [
@@ -125,24 +131,30 @@ DECLARED = [
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     Row(43, f'{STAGE}/pipelock.yaml.content.  - "github.com"', "1", "2"),
-    # What is in the stage dir is what it is fed.
-    *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
+    *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/bundle.pem") for name in BUNDLES),
+    *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/ca.pem") for name in ADDED),
+    Row(131, "bottle.session.env.NODE_USE_ENV_PROXY", None, "1"),
+    Row(132, "bottle.session.env.GIT_CONFIG_COUNT", None, "1"),
+    Row(132, "bottle.session.env.GIT_CONFIG_KEY_0", None, "http.version"),
+    Row(132, "bottle.session.env.GIT_CONFIG_VALUE_0", None, "HTTP/1.1"),
     *(
         Row(
-            92,
+            135,
             f"sidecar.{field}",
-            '["run", "--config", "/etc/pipelock.yaml", *]',
-            '["run", "--config", "/dev/stdin", *]',
+            '["run", "--config", "/etc/pipelock.yaml", "--listen", "0.0.0.0:8888"]',
+            '["run", "--config", "/dev/stdin", "--listen", "10.*.*.*:8888"]',
         )
         for field in ("Args", "Config.Cmd")
     ),
+    # What is in the stage dir is what it is fed.
+    *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
     *(Row(92, f"sidecar.Config.{field}", "false", "true") for field in ("AttachStdin", "OpenStdin", "StdinOnce")),
     Row(92, "sidecar.Config.User", "", "65534:65534"),
     Row(92, "sidecar.HostConfig.ReadonlyRootfs", "false", "true"),
     Row(92, "sidecar processes.0 * run --config /etc/pipelock.yaml *", "1", None),
     *(Row(100, f"agent.HostConfig.{name}", "0", "*") for name in ("Memory", "MemorySwap")),
     Row(100, "agent.HostConfig.PidsLimit", None, "4096"),
-    *(Row(101, f"sidecar.HostConfig.{name}", "0", "536870912") for name in ("Memory", "MemorySwap")),
+    *(Row(136, f"sidecar.HostConfig.{name}", "0", str(MEMORY_THAT_OPENS)) for name in ("Memory", "MemorySwap")),
     Row(101, "sidecar.HostConfig.PidsLimit", None, "256"),
     Row(92, "sidecar processes.65534 * run --config /dev/stdin *", None, "1"),
 ]

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from claude_bottle.lib import pipelock
 
 from .conftest import Desk, container, docker, leftovers, until
 from .test_bottle import ask, said, session
@@ -37,7 +38,8 @@ def test_the_limits_are_in_force(shell: Desk, asked: dict[str, Any], memory: int
     with session(shell) as child:
         want = {"Memory": memory, "MemorySwap": memory, "NanoCpus": cpus, "PidsLimit": pids}
         assert limits("agent") == want
-        assert limits("sidecar") == {"Memory": GIB // 2, "MemorySwap": GIB // 2, "NanoCpus": 0, "PidsLimit": 256}
+        most = pipelock.MEMORY_THAT_OPENS
+        assert limits("sidecar") == {"Memory": most, "MemorySwap": most, "NanoCpus": 0, "PidsLimit": 256}
         # What the kernel says, in the place of either version of cgroups.
         kept = ask(child, "echo $(cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null)")
         assert kept == f"{pids}\n"

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from claude_bottle.lib import seals
+from claude_bottle.lib.credentials import MODEL_HOST
 
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
-from .conftest import AGENT, TOKEN, Desk, container, docker, end, until
+from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, docker, end, until
 
 DOCKER = shutil.which("docker") or "docker"
 RESOLVER = "127.0.0.2"
@@ -60,7 +61,28 @@ BREAKS = {
         "is_agent && without '--sysctl *disable_ipv6*'",
         "an address on eth0",
     ),
+    "placeholders": (
+        'is_agent && words=("$1" -e CLAUDE_CODE_OAUTH_TOKEN=another "${words[@]:1}")',
+        "CLAUDE_CODE_OAUTH_TOKEN has another value in the container",
+    ),
+    # Passed through where it was to be opened.
+    "issuer": (
+        "if [[ $1 == start && $2 == -ai ]]; then\n"
+        f'    sed \'s/^  passthrough_domains:$/&\\n    - {MODEL_HOST}/\' | "$real" "$@"; exit\n'
+        "fi",
+        f"{MODEL_HOST} is not opened: it shows the broker's certificate",
+    ),
+    # Each refusal becomes a comment of the same length, since what the broker is fed is a tar.
+    "broker": (
+        "if [[ $1 == start && $2 == -ai ]]; then\n"
+        "    sed 's/^  http-request deny deny_status 403 /  #ttp-request deny deny_status 403 /' | "
+        '"$real" "$@"; exit\n'
+        "fi",
+        f"{MODEL_HOST} answers a foreign credential with status 50",
+    ),
 }
+# The sidecar does not know where the broker is.
+NO_WAY_TO_BROKER = "[[ $1 == create && $all == *role=sidecar* ]] && without '--add-host *'"
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +120,27 @@ def test_a_broken_seal_is_found_and_there_is_no_session(desk: Desk, tmp_path: Pa
     refused(desk, seal, said)
 
 
+def test_a_sidecar_that_does_not_lead_to_the_broker_is_found(desk: Desk, tmp_path: Path) -> None:
+    shim(desk, tmp_path / "bin", NO_WAY_TO_BROKER)
+    refused(desk, "issuer", f"no way to {MODEL_HOST}: ")
+
+
+def test_an_images_own_value_of_a_credential_is_found(desk: Desk, tmp_path: Path) -> None:
+    image = f"{SHELL_IMAGE}-token"
+    desk.launcher = checkout(tmp_path / "clone", image, "ENV CLAUDE_CODE_OAUTH_TOKEN=another\nUSER node\n")
+    desk.env["CLAUDE_BOTTLE_IMAGE"] = image
+    try:
+        refused(desk, "placeholders", "CLAUDE_CODE_OAUTH_TOKEN has another value in the container")
+    finally:
+        docker("rmi", "-f", image, SHELL_BASE)
+
+
+def test_a_bottle_without_credentials_proves_the_other_seals(desk: Desk) -> None:
+    desk.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
+    done = desk.run("start", "-y", AGENT, "--", "--version")
+    assert done.returncode == 0 and "sealed: 12 of 12 probes" in done.stderr, done.stderr
+
+
 def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_path: Path) -> None:
     change, said = BREAKS["capabilities"]
     shim(desk, tmp_path / "bin", change)
@@ -108,8 +151,9 @@ def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_
         (probe["name"], probe["detail"][: len(said)]) for probe in found["probes"] if probe["outcome"] == "broken"
     ]
     assert (done.returncode, found["status"], broken) == (1, 1, [("capabilities", said)]), done.stderr
-    ids = docker("image", "inspect", "--format", "{{.Id}}", found["images"]["agent"], SIDECAR).split()
-    assert list(found["images"].values()) == ids  # the agent's tag may be another checkout's by now
+    images = found["images"]
+    ids = docker("image", "inspect", "--format", "{{.Id}}", images["agent"], SIDECAR, images["broker"]).split()
+    assert list(images.values()) == ids  # the agent's tag may be another checkout's by now
     assert TOKEN not in path.read_text()
 
 
@@ -147,7 +191,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
     shim(desk, tmp_path / "bin", f"{swap}is_agent && without '--dns *' '--dns-opt *'")
     if not old:
         done = desk.run("start", "-y", AGENT, "--", "--version")
-        assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
+        assert done.returncode == 0 and "sealed: 12 of 12 probes" in done.stderr, done.stderr
         return
     with resolver() as asked:
         refused(desk, "names", "udp 127.0.0.11:53 answered NXDOMAIN")
@@ -156,7 +200,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
 
 def test_all_seals_hold_at_a_start(desk: Desk) -> None:
     done = desk.run("start", "-y", AGENT, "--", "--version")
-    assert done.returncode == 0 and "claude-bottle: sealed: 9 of 9 probes (0." in done.stderr, done.stderr
+    assert done.returncode == 0 and "claude-bottle: sealed: 12 of 12 probes (0." in done.stderr, done.stderr
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -168,13 +212,19 @@ def test_verify_looks_closely_and_leaves_nothing(desk: Desk) -> None:
     other = desk.terminal("start", "-y", AGENT)
     until(lambda: container("agent"))
     other.expect_exact("attaching to")
-    desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}})
+    values = ({"command": ["touch", str(desk.home / "ran")]}, "?what", "${NOT_SET_ANYWHERE}")
+    credentials = {
+        name: {"value": value, "hosts": [f"{name.lower()}.test"]} for name, value in zip("ABC", values, strict=True)
+    }
+    desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}, "credentials": credentials})
     done = desk.run("verify", AGENT)
+    assert not (desk.home / "ran").exists()
     assert done.returncode == 0, done.stderr
     found = rows(done)
     assert list(found)[:3] == ["routes", "gateway", "egress"] and "broken" not in found.values(), done.stdout
     assert {"sibling", "ports", "ipv6-literal", "numeric", "sni", "host-names"} <= set(found)
     assert found["ports"] == found["numeric"] == "held" and TOKEN not in done.stderr + done.stdout
+    assert found["placeholders"] == found["issuer"] == found["broker"] == found["secrets"] == "held", done.stdout
     end(other)
 
 
@@ -183,6 +233,34 @@ def test_verify_finds_what_is_broken(desk: Desk, tmp_path: Path) -> None:
     shim(desk, tmp_path / "bin", change)
     done = desk.run("verify", AGENT)
     assert done.returncode == 1 and rows(done)["routes"] == "broken" and said in done.stderr, done.stderr
+
+
+# By the place: how the token comes to be there.
+LEAKS = {
+    "docker inspect of the agent": f'is_agent && words=("$1" -e OTHER={TOKEN} "${{words[@]:1}}")',
+    "docker inspect of the sidecar": (
+        f'[[ $1 == create && $all == *role=sidecar* ]] && words=("$1" --label other={TOKEN} "${{words[@]:1}}")'
+    ),
+    "docker logs of the agent": (
+        f"says='print scalar reverse \"{TOKEN[::-1]}\"; sleep 9999'\n"
+        'is_agent && words=("${words[@]:0:${#words[@]}-2}" perl -e "\\$| = 1; $says")'
+    ),
+    "/home/node/noted of the agent": (
+        "if [[ $1 == start && $2 != -ai ]]; then\n"
+        f'    says="printf %s me:{TOKEN} | base64 -w 0 >/home/node/noted"\n'
+        '    "$real" "$@" && "$real" exec "$2" sh -c "$says"; exit\n'
+        "fi"
+    ),
+}
+
+
+@pytest.mark.parametrize("place", LEAKS)
+def test_verify_finds_a_value_that_is_where_it_must_not_be(desk: Desk, tmp_path: Path, place: str) -> None:
+    shim(desk, tmp_path / "bin", LEAKS[place])
+    done = desk.run("verify", AGENT)
+    assert done.returncode == 1 and rows(done)["secrets"] == "broken", done.stderr
+    said = f"the bottle is not sealed: secrets: the value of CLAUDE_CODE_OAUTH_TOKEN is in {place}"
+    assert said in done.stderr and TOKEN not in done.stderr + done.stdout
 
 
 def test_verify_sees_another_name_cut_off_in_a_tunnel(scene: Desk, scenery: Scenery) -> None:

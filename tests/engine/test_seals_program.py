@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 
 import pytest
-from claude_bottle.lib import seals
-from claude_bottle.lib.agent import NO_DNS, NO_IPV6, TMPFS, VALUES_FILE
+from claude_bottle.lib import ca, seals
+from claude_bottle.lib.agent import NO_DNS, NO_IPV6, TMPFS, TRUST_DIR, VALUES_FILE
+from claude_bottle.lib.broker_config import REFUSED
 from claude_bottle.lib.docker import HARDENING
 from claude_bottle.lib.network import SEALED
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from .conftest import ROOT, docker
 
@@ -64,6 +70,14 @@ class Box:
         """Start one; return its port."""
         port = str(next(ports))
         docker("exec", "-d", self.identity, "perl", "-e", SIDECAR, port, refusal, *answers)
+        return port
+
+    def tunnels(self, **hosts: dict[str, object]) -> str:
+        """Start one that opens tunnels to hosts of its own, ``.test`` behind each name; return its port."""
+        port = str(next(ports))
+        there = json.dumps({f"{name}.test": host for name, host in hosts.items()})
+        program = (ROOT / "fixtures/broker/sidecar.js").read_text()
+        docker("exec", "-d", self.identity, "node", "-e", program, port, there)
         return port
 
     def prove(
@@ -176,3 +190,131 @@ def test_values_that_cannot_be_kept_are_said_and_overwrite_nothing(box: Box, wha
     reason = "No such file or directory" if what == "no folder" else "File exists"
     assert (status, err) == (1, f"cannot keep the session's values in the bottle: {reason}\n")
     assert box.run("test", "-e", other)[0] == 1 and (what != "file" or box.run("cat", values)[1] == "kept\n")
+
+
+FED = b"A=1\0TOKEN=stands-for-it\0"
+REFUSES, PASSES, BLOCKS = (
+    f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+    for status, text in (("403 Forbidden", REFUSED), ("200 OK", "hi"), ("403 Forbidden", "blocked"))
+)
+
+
+def leaf(authority: ca.Authority, *names: str) -> str:
+    """Return a certificate for some names, as a sidecar makes one, and its key."""
+    signer, key = serialization.load_pem_private_key(authority.key, None), ec.generate_private_key(ec.SECP256R1())
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    now, pem = datetime.datetime.now(datetime.UTC), serialization.Encoding.PEM
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])]))
+        .issuer_name(x509.load_pem_x509_certificate(authority.certificate).subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - ca.SKEW)
+        .not_valid_after(now + ca.VALID)
+        .add_extension(x509.SubjectAlternativeName(list(map(x509.DNSName, names))), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return (made.public_bytes(pem) + key.private_bytes(pem, *plain)).decode()
+
+
+@pytest.fixture(scope="module")
+def shown(sealed: str) -> dict[str, str]:
+    """What hosts may show to the bottle, whose authority is in the container from now on."""
+    own, others = ca.make_authority("own", ["x.test"]), ca.make_authority("others", ["x.test"])
+    words = ["sh", "-c", f"mkdir -p {TRUST_DIR} && cat >{TRUST_DIR}/ca.pem"]
+    subprocess.run(["docker", "exec", "-i", "-u", "root", sealed, *words], input=own.certificate, check=True)
+    return {
+        "minted": leaf(own, "x.test", "y.test"),
+        "own": own.chain.decode(),
+        "others": others.chain.decode(),
+        "another name": leaf(own, "z.test"),
+        "no TLS": "",
+    }
+
+
+def prove_credentials(
+    box: Box, hosts: dict[str, dict[str, object]], *words: str, fed: bytes = FED
+) -> dict[str, list[str]]:
+    told = ["placeholder=TOKEN=stands-for-it", f"refusal={REFUSED}", *words]
+    status, found, err = box.prove(box.tunnels(**hosts), *told, fed=fed)
+    assert (status, err) == (0, ""), err
+    return {name: rest for name, rest in found.items() if name in ("placeholders", "issuer", "broker")}
+
+
+@pytest.mark.parametrize(("word", "shows"), [("minted=x.test/a", "minted"), ("own=x.test/", "own")])
+def test_a_host_shows_what_it_must_and_refuses_a_foreign_credential(
+    box: Box, shown: dict[str, str], word: str, shows: str
+) -> None:
+    found = prove_credentials(box, {"x": {"pem": shown[shows], "answer": REFUSES}}, word)
+    assert found == {"placeholders": ["held", "of TOKEN"], "issuer": ["held", "x.test"], "broker": ["held", "x.test"]}
+    assert kept(box)[1] == FED.decode()
+
+
+@pytest.mark.parametrize(
+    ("word", "shows", "said"),
+    [
+        ("minted=x.test/", "own", "x.test is not opened: it shows the broker's certificate"),
+        ("own=x.test/", "minted", "x.test is opened"),
+        ("minted=x.test/", "others", "x.test shows a certificate of others: unable to get local issuer certificate"),
+        ("own=x.test/", "others", "x.test shows a certificate of others: unable to get local issuer certificate"),
+        ("minted=x.test/", "another name", "x.test shows a certificate of others: hostname mismatch"),
+        ("minted=x.test/", "no TLS", "no way to x.test: no TLS"),
+        ("own=y.test/", "own", "no way to y.test: 403 Forbidden"),
+        ("opened=x.test", "own", "x.test is not opened: it shows the broker's certificate"),
+        ("opened=x.test", "others", "x.test shows a certificate of others: unable to get local issuer certificate"),
+    ],
+)
+def test_a_host_that_shows_something_else_gets_no_values(
+    box: Box, shown: dict[str, str], word: str, shows: str, said: str
+) -> None:
+    found = prove_credentials(box, {"x": {"pem": shown[shows], "answer": REFUSES}}, word)
+    assert found["issuer"] == ["broken", said]
+    assert kept(box) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(PASSES, "status 200"), (BLOCKS, "status 403"), ("x\r\n\r\n", "nothing"), ("", "nothing")]
+)
+def test_a_host_that_lets_a_foreign_credential_pass_gets_no_values(
+    box: Box, shown: dict[str, str], answer: str, said: str
+) -> None:
+    found = prove_credentials(box, {"x": {"pem": shown["minted"], "answer": answer}}, "minted=x.test/")
+    assert (found["issuer"][0], found["broker"]) == (
+        "held",
+        ["broken", f"x.test answers a foreign credential with {said}"],
+    )
+    assert kept(box) == ("", "")
+
+
+@pytest.mark.parametrize("hosts", [{}, {"y": {"hangs": True}}])
+def test_a_host_that_nobody_answers_for_may_be_silent(
+    box: Box, shown: dict[str, str], hosts: dict[str, dict[str, object]]
+) -> None:
+    there = {"x": {"pem": shown["minted"], "answer": REFUSES}, **hosts}
+    found = prove_credentials(box, there, "minted=x.test/", "opened=y.test")
+    assert (found["issuer"], found["broker"]) == (["silent", "not tried: no way to y.test"], ["held", "x.test"])
+    assert kept(box)[1] == FED.decode()
+
+
+@pytest.mark.parametrize("fed", [b"A=1\0", b"TOKEN=real\0", b"TOKEN=stands-for-it\0TOKEN=real\0", b"TOKEN=\0"])
+def test_a_session_that_would_have_another_value_does_not_begin(box: Box, fed: bytes) -> None:
+    found = prove_credentials(box, {}, fed=fed)
+    assert found["placeholders"] == ["broken", "TOKEN has another value in the session"]
+    assert kept(box) == ("", "")
+
+
+def test_very_many_hosts_are_asked_some_at_a_time(box: Box, shown: dict[str, str]) -> None:
+    names = [f"minted=x.test/{number}" for number in range(50)]
+    found = prove_credentials(box, {"x": {"pem": shown["minted"], "answer": REFUSES}}, *names, "minted=y.test/")
+    assert found["issuer"][0] == "broken" and found["issuer"][1].startswith("no way to y.test")
+
+
+def test_an_image_without_openssl_says_so(box: Box, shown: dict[str, str]) -> None:
+    assert box.run("mv", "/usr/bin/openssl", "/usr/bin/away", user="root")[0] == 0
+    try:
+        found = prove_credentials(box, {"x": {"pem": shown["own"], "answer": PASSES}}, "minted=x.test/")
+    finally:
+        box.run("mv", "/usr/bin/away", "/usr/bin/openssl", user="root")
+    assert found["issuer"] == found["broker"] == ["silent", "not tried: no openssl in the image"]

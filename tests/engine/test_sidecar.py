@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.pipelock_traffic import MOST_SENT
 
 from tests.sidecar import SIDECAR
 
@@ -61,3 +63,72 @@ def test_nothing_in_a_running_sidecar_can_be_written(desk: Desk, tmp_path: Path,
         assert tried.returncode != 0 and "read-only" in tried.stderr, tried
     end(child)
     assert leftovers(desk) == []
+
+
+# Asks the sidecar for each port of a host, in a tunnel and plainly, and prints what status each of them has.
+PORTS = (80, 8888, 9091, 9092)
+ASKS = r"""
+const net = require('net'), proxy = new URL(process.env.HTTP_PROXY), host = process.argv[1];
+const ask = (line) => new Promise((done) => {
+  const link = net.connect(proxy.port, proxy.hostname);
+  link.once('connect', () => link.write(`${line} HTTP/1.1\r\nHost: ${host}\r\n\r\n`));
+  link.once('data', (data) => { done(Number(data.toString().split(' ')[1])); link.destroy(); });
+  link.once('error', (error) => done(error.code));
+});
+(async () => {
+  const found = {};
+  for (const port of process.argv.slice(2)) {
+    found[port] = [await ask(`CONNECT ${host}:${port}`), await ask(`GET http://${host}:${port}/stats`)];
+  }
+  console.log(JSON.stringify(found));
+})();
+"""
+
+
+def asked_for(host: str, *ports: int) -> dict[str, list[int]]:
+    """Return the status of a tunnel, and of a plain request, to each port of a host, asked for by the bottle."""
+    words = ("node", "-e", ASKS, host, *map(str, ports))
+    found: dict[str, list[int]] = json.loads(docker("exec", container("agent"), *words))
+    return found
+
+
+@pytest.mark.parametrize("image", sorted({SIDECAR, REAL}))
+def test_a_brokered_name_leads_to_the_broker_and_to_nothing_else_of_the_sidecars(desk: Desk, image: str) -> None:
+    if not there(image):
+        pytest.skip(f"this engine has no {image}")
+    desk.env["CLAUDE_BOTTLE_PIPELOCK_IMAGE"] = image
+    child = desk.terminal("start", "-y", AGENT)
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+    found = asked_for("api.anthropic.com", 443, *PORTS)
+    tunnel, plain = found.pop("443")
+    assert tunnel == 200 and plain in (400, 502)  # haproxy's word, or none, for what is no TLS
+    assert found == {str(port): [502, 502] for port in PORTS}
+    for own in ("127.0.0.1", "127.0.0.2", "localhost"):
+        assert asked_for(own, 443, *PORTS) == {str(port): [403, 403] for port in (443, *PORTS)}
+    addresses = json.loads(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", container("sidecar")))
+    outside = next(each["IPAddress"] for name, each in addresses.items() if "-egress-" in name)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((outside, 8888), 5).close()
+    end(child)
+    assert leftovers(desk) == []
+
+
+SENDS = "head -c {size} /dev/zero | curl -s -o /dev/null -H content-type:text/plain --data-binary @- {url}\n"
+
+
+def test_what_was_refused_for_its_size_is_told_after_the_session(shell: Desk) -> None:
+    url = "https://api.anthropic.com/v1/messages"
+    sends = "".join(SENDS.format(size=size, url=url) for size in (MOST_SENT + 1, 1000, MOST_SENT + 1))
+    done = shell.run("start", "-y", AGENT, stdin=sends + "exit 3\n")
+    assert done.returncode == 3, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "refused for its size" in line]
+    size = f"more than {MOST_SENT >> 20} MiB sent"
+    assert lines == [f"claude-bottle: refused for its size: api.anthropic.com ({size}), 2 times"]
+
+
+def test_the_engine_keeps_a_bounded_part_of_its_log(desk: Desk) -> None:
+    child = desk.terminal("start", "-y", AGENT)
+    child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+    kept = json.loads(docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", container("sidecar")))
+    assert kept == {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
+    end(child)

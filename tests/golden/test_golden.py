@@ -129,6 +129,14 @@ ADDED = (
 )
 
 
+def test_what_a_broker_adds_to_a_start_is_left_out() -> None:
+    said = "claude-bottle: {}\n".format
+    more = said("building image claude-bottle-broker:latest") + said("starting broker claude-bottle-broker-a-2")
+    sealed = {count: said(f"sealed: {count} of {count} probes (0.2 s)") for count in (9, 12, 11)}
+    assert without_traffic({"stderr": more + sealed[12]}) == {"stderr": sealed[9]}
+    assert without_traffic({"stderr": sealed[11]}) == {"stderr": sealed[11]}
+
+
 def test_what_a_plan_adds_in_every_case_is_left_out_and_nothing_else_is() -> None:
     whole = {"stderr": f"{SHELLS}{ADDED}\n", "stdout": ADDED}
     assert without_traffic(whole) == {"stderr": f"{SHELLS}\n", "stdout": ADDED}

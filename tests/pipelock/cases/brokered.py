@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from tests.pipelock.checks import interception, same, strict
-from tests.pipelock.lab import Lab
+from tests.pipelock.lab import CONFIG_PATH, PORT, Lab
 from tests.pipelock.table import CORE, case, group
 
 BROKERED = "brokered.test"
@@ -23,7 +23,15 @@ def _(lab: Lab) -> SimpleNamespace:
         metrics_listen="127.0.0.1:9091",
         seed_phrase_detection={"enabled": False},
     )
-    return SimpleNamespace(lab=lab, box=lab.sidecar(config, **how), ca=lab.pki.mitm_ca[1])
+    address = str(lab.public_net[-6])  # the engine gives out the first ones
+    alone = {**how, "create": (*how["create"], "--ip", address)}
+    argv = ("run", "--config", CONFIG_PATH, "--listen", f"{address}:{PORT}")
+    return SimpleNamespace(
+        lab=lab,
+        box=lab.sidecar(config, **how),
+        alone=lab.sidecar(config, argv=argv, **alone),
+        ca=lab.pki.mitm_ca[1],
+    )
 
 
 @case("brokered", "metrics-connect", CORE, "a brokered name opens no listener on the sidecar's loopback: CONNECT")
@@ -61,6 +69,28 @@ def _(c):
 @case("brokered", "proxy-connect", CORE, "the proxy's own port, by a brokered name, CONNECT: the tunnel opens")
 def _(c):
     same("reply", c.box.refused(f"{BROKERED}:8888").status, 200)
+
+
+@case("brokered", "alone", CORE, "a sidecar that listens on one address of its own works there")
+def _(c):
+    same("health", c.alone.get("/health").status, 200)
+    same("reply", c.alone.https("https://inspect.test/", c.ca).status, 200)
+
+
+@case("brokered", "alone-connect", CORE, "and a brokered name does not lead to it: CONNECT")
+def _(c):
+    same("reply", [c.alone.refused(f"{BROKERED}:{port}").status for port in (PORT, 9091, 443, 22)], [502] * 4)
+
+
+@case("brokered", "alone-plain", CORE, "and a brokered name does not lead to it: plain")
+def _(c):
+    asked = (c.alone.get(f"http://{BROKERED}:{port}/stats") for port in (PORT, 9091, 80))
+    same("reply", [reply.status for reply in asked], [502] * 3)
+
+
+@case("brokered", "alone-itself", CORE, "nor does its own address, which is no allowed host")
+def _(c):
+    same("reply", c.alone.refused(f"{c.alone.ip}:{PORT}").status, 403)
 
 
 @case("brokered", "compressed-answer", CORE, "an answer compressed unasked is refused")

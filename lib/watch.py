@@ -1,0 +1,69 @@
+"""Notices the end of what a bottle cannot do without: the sidecar, and the broker beside it."""
+
+from __future__ import annotations
+
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import DockerError, SidecarLost
+from claude_bottle.lib.host import run
+from claude_bottle.lib.host.calls import ERR, OUT, Talk, one, perform
+from claude_bottle.lib.refused import Refused
+
+LOG_LINES = 8
+
+
+def state_words(container: str) -> list[str]:
+    """Return docker's words that ask for a container's state."""
+    return ["container", "inspect", "--format", "{{.State.Status}}", container]
+
+
+class Watch:
+    """Notices the end of a container beside the bottle, by the client that is attached to it.
+
+    Args:
+        engine: to ask.
+        container: its id.
+        talk: with the client.
+        name: what it is called in messages.
+        loss: what its end means to a session.
+        refused: counts in its log.
+    """
+
+    def __init__(
+        self, engine: Engine, container: str, talk: Talk, name: str, loss: str, refused: Refused | None = None
+    ) -> None:
+        self._engine, self._container, self._talk, self._name, self._loss = engine, container, talk, name, loss
+        self.refused = refused
+        self._ended: bool | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether its client has ended, for whatever reason."""
+        return self._talk.ended
+
+    def stopped(self) -> DockerError:
+        """Return the error for one that has ended before there was a session, with its last words."""
+        return DockerError(f"{self._name} stopped right after its start", self._last_words())
+
+    def lost(self) -> SidecarLost:
+        """Return the error for one that has ended while there was a session."""
+        return SidecarLost(f"{self._name} has stopped, so {self._loss}")
+
+    def not_healthy(self, seconds: float) -> DockerError:
+        """Return the error for one that runs and has not answered for so long."""
+        return DockerError(f"{self._name} is not healthy after {seconds:.0f} s", self._last_words())
+
+    def _last_words(self) -> list[str]:
+        said = self._talk.said(OUT) + b"\n" + self._talk.said(ERR)
+        return run.decode(said).strip().splitlines()[-LOG_LINES:]
+
+    def has_ended(self) -> bool:
+        """Say whether it runs no more; an engine that gives no answer is no proof."""
+        if self._ended is None and self.is_alone:
+            look = perform(one(self._engine.call(state_words(self._container), seconds=run.QUERY_SECONDS)))
+            self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
+        return bool(self._ended)
+
+    def look_again(self) -> bool:
+        """Say the same after a look of now, whatever an earlier one said."""
+        self._ended = self._ended or None
+        return self.has_ended()
