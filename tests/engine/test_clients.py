@@ -43,14 +43,6 @@ printf 'scenery-crate = "1"\\n' >>Cargo.toml
 printf 'fn main() { println!("{}", scenery_crate::WORD); }\\n' >src/main.rs
 CARGO_HOME=$PWD/home cargo run -q
 """
-# TO BE DROPPED with the bottle's own settings of git.
-GIT_SETTINGS = {
-    "GIT_CONFIG_COUNT": "2",
-    "GIT_CONFIG_KEY_0": "http.version",
-    "GIT_CONFIG_VALUE_0": "HTTP/1.1",
-    "GIT_CONFIG_KEY_1": "credential.https://git.test.helper",
-    "GIT_CONFIG_VALUE_1": "!f() { echo username=x-access-token; echo password=$GIT_TOKEN; }; f",
-}
 GIT_ROUND = """
 git clone -q "https://$HOST/git/$REPOSITORY.git" there && cd there
 git config user.name tester && git config user.email tester@test
@@ -110,7 +102,7 @@ def test_a_client_works(bottle: Inside, host: str, client: str) -> None:
 
 
 def test_git_is_let_in_by_a_credential_that_the_bottle_does_not_have(bottle: Inside) -> None:
-    done = bottle.run(SCRIPTS["git"], HOST=GIT, REPOSITORY="private/own", **GIT_SETTINGS)
+    done = bottle.run(SCRIPTS["git"], HOST=GIT, REPOSITORY="private/own")
     assert done.status == 0 and SAYS["git"] in done.out, done
 
 

@@ -24,15 +24,6 @@ SIZES = (1, 12, 50)  # MiB
 FETCHED = 12
 # By what a host is: its name, and where its repository lies.
 HOSTS = {"credential put in": ("git.test", "private/own"), "passed through": ("closed.test", "public/own")}
-# TO BE DROPPED with the bottle's own settings of git.
-SETTINGS = {
-    "GIT_CONFIG_COUNT": "2",
-    "GIT_CONFIG_KEY_0": "http.version",
-    "GIT_CONFIG_VALUE_0": "HTTP/1.1",
-    "GIT_CONFIG_KEY_1": "credential.https://git.test.helper",
-    "GIT_CONFIG_VALUE_1": "!f() { echo username=x-access-token; echo password=$GIT_TOKEN; }; f",
-    "GIT_TERMINAL_PROMPT": "0",
-}
 MAKE = r"""
 git config --global user.name tester && git config --global user.email tester@test
 for size in $SIZES; do
@@ -85,7 +76,7 @@ def one(bottle: Inside, scenery: Scenery, host: str, what: str) -> Ran:
     """Do one thing at one kind of host, in a repository that is new."""
     name, repository = HOSTS[host]
     scenery.repository(repository)
-    variables = {**SETTINGS, "URL": f"https://{name}/git/{repository}.git"}
+    variables = {"GIT_TERMINAL_PROMPT": "0", "URL": f"https://{name}/git/{repository}.git"}
     if WORK[what] == CLONE:
         filled = bottle.run(PUSH.replace("pushed", "more"), SIZE=str(FETCHED), **variables)
         assert filled.status == 0, filled.err
