@@ -74,8 +74,10 @@ def broker_that(does: str) -> Iterator[str]:
     tag, program = f"cb-broken-broker-{os.getpid()}:latest", "/usr/sbin/haproxy"
     lines = f"FROM {TRUSTING_BROKER}\nUSER 0\nRUN printf '#!/bin/sh\\n{does}\\n' >{program}\nUSER 65534:65534\n"
     subprocess.run(["docker", "build", "-q", "-t", tag, "-"], input=lines, text=True, check=True)
-    yield tag
-    docker("rmi", "-f", tag)
+    try:
+        yield tag
+    finally:
+        docker("rmi", "-f", tag)
 
 
 @pytest.mark.parametrize("does", BROKEN)

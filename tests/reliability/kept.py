@@ -50,7 +50,7 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
 - *Git*: a bottle's git clones, fetches and pushes over https: at a host whose credential the broker puts in, and at one
   that is passed through without. Behind both are nginx and git's own http-backend. What is pushed are random octets,
   each time to a repository that has none of them; of 3,000 commits that the server does not know, each fetch names
-  all. Hung is what has not ended after two minutes.
+  all. Hung is what has not ended after five minutes.
 
 What an engine's part below does not have has not been run on it.
 """
