@@ -232,7 +232,7 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
     fed, refused = [log.encode(yaml)], Refused({"sent": MOST_SENT // MIB, "received": MOST_RECEIVED // MIB})
-    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=fed, interruptible=True, heard=refused.hear)
+    call = engine.call(words, stdin=fed, interruptible=True, heard=refused.hear)
     talk, started = yield from docker.start(lambda: attach(call))
     watch = Watch(engine, sidecar, talk, "pipelock: the sidecar", "nothing gets out of the bottle any more", refused)
     if not started.ok:

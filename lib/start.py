@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.host import calls, run, slots, terminal, wait
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -110,13 +111,28 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     gc.enable()  # a session may be long
     guarded = engine.keeping_out(secrets.injected)
     launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected)
-    made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
+    with slots.start_slot(engine.facts.cpus, _turn()):
+        made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent, proof = made["agent"], made["proof"]
     containers = {role: made[role].identity for role in ("agent", "sidecar", "broker") if made[role]}
     receipt.tested(engine, containers, proof.probes)
     proof.require()
     watches = [watch for watch in (made["watch"], made["broker_watch"]) if watch]
     return session.attach(engine, planned, agent.identity, agent.name, watches)
+
+
+def _turn() -> Callable[[], float]:
+    """Return what is called while other starts have to end first: it says so once, and heeds signals."""
+    said: list[bool] = []
+
+    def check() -> float:
+        wait.check_signals()
+        if not said:
+            said.append(True)
+            log.log_info("waiting for other starts")
+        return math.inf
+
+    return check
 
 
 def _remember(planned: plan.Plan) -> None:
