@@ -3,7 +3,8 @@
 # come on stdin, where the session's first process takes them. One line on stdout for each seal, fields parted by tabs:
 # its name, how it was found (held, silent or broken), and what was seen. Where one is broken the values go nowhere.
 #   claude-bottle-seals FILE HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [CREDENTIALS ...] [--thorough ALLOWED_HOST]
-# HOST and PORT are the sidecar's, which has SECONDS to answer. Who lies at an ADDRESS has QUIET seconds to give any sign.
+# HOST and PORT are the sidecar's, which has SECONDS to answer, as the broker has. Who lies at an ADDRESS has QUIET seconds
+# to give any sign.
 # CREDENTIALS, where a broker puts some in:
 #   placeholder=NAME=VALUE           what stands for one in the session
 #   minted=HOST/PATH, own=HOST/PATH  where one goes: behind a certificate that the sidecar makes, or the broker's own
@@ -20,7 +21,6 @@ my @UDP = (53, 123, 5353);
 my $SILENT = 'no answer';
 my $CA = '/etc/claude-bottle/ca.pem';
 my $BROKER = 'claude-bottle broker'; # in its certificate; no host has such a name
-my $TLS_SECONDS = 10; # nearly all of it for a machine that has much else to do
 my $AT_ONCE = 16;
 
 my ($file, $host, $port, $seconds, $quiet, @rest) = @ARGV;
@@ -51,6 +51,7 @@ say_seal($_, answers(@{ $asked{$_} })) for @by_address;
 say_seal('names', names($look_up));
 say_seal('ipv6', ipv6());
 say_seal('capabilities', capabilities());
+hear($_) for @talks; # before it is asked something else: it has a second for that
 say_seal('sidecar', sidecar());
 credentials() if $told{placeholder};
 thorough($allowed) if defined $allowed;
@@ -281,7 +282,6 @@ sub sidecar {
 
 sub credentials {
     say_seal('placeholders', placeholders());
-    hear($_) for @talks;
     say_seal('issuer', of_all(\&issuer, @talks));
     say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
 }
@@ -329,7 +329,7 @@ sub ask_tls {
     pipe(my $out, my $in) && pipe($talk->{link}, my $said) or give_up("no pipe in the bottle: $!");
     $talk->{pid} = fork // give_up("cannot fork in the bottle: $!");
     run_tls($talk, $out, $said) unless $talk->{pid};
-    $talk->{until} = now() + ($path ? $TLS_SECONDS : $quiet);
+    $talk->{until} = now() + ($path ? $seconds : $quiet);
     my @lines = ("Host: $name", 'Authorization: Bearer claude-bottle-foreign', 'Connection: close');
     syswrite $in, join q{}, map { "$_\r\n" } "GET $path HTTP/1.1", @lines, q{} if $path;
 }

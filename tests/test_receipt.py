@@ -159,7 +159,8 @@ def test_the_plans_digest_is_that_of_what_is_granted(run: Receipted) -> None:
 
 def test_it_is_that_of_credentials_and_inspection_too(run: Receipted) -> None:
     seen = {run.plan()}
-    one = {"value": "${SOME_VALUE}", "hosts": ["a.example"]}
+    run.env["OTHER_VALUE"] = "another-value"
+    one = {"value": "${OTHER_VALUE}", "hosts": ["a.example"]}
     said = {"value": {"command": ["echo", "x"]}, "hosts": ["a.example"]}
     for credential in (one, {**one, "paths": ["/a"]}, {**one, "header": "x-api-key"}, said):
         run.manifest(credentials={"X": credential})
@@ -167,8 +168,9 @@ def test_it_is_that_of_credentials_and_inspection_too(run: Receipted) -> None:
     for egress in ({"inspect": {"sentry.io": False}}, {"dlp": "block"}):
         run.manifest(egress=egress)
         seen.add(run.plan())
-    run.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = "another:1"
-    seen.add(run.plan())
+    run.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = "not-there:1"
+    run.start(status=1)
+    seen.add(run.receipt()["plan"])
     run.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
     assert len({*seen, run.plan()}) == 9
 

@@ -81,10 +81,17 @@ class Box:
         return port
 
     def prove(
-        self, port: str, *targets: str, host: str = "127.0.0.1", seconds: int = 20, fed: bytes = b"", file: str = FILE
+        self,
+        port: str,
+        *targets: str,
+        host: str = "127.0.0.1",
+        seconds: int = 20,
+        quiet: float = 0.2,
+        fed: bytes = b"",
+        file: str = FILE,
     ) -> tuple[int, dict[str, list[str]], str]:
         """Run the program; return its status, what it says of each seal, and its stderr."""
-        words = [seals.PROGRAM, file, host, port, str(seconds), "0.2", *targets]
+        words = [seals.PROGRAM, file, host, port, str(seconds), str(quiet), *targets]
         status, out, err = self.run("/usr/bin/env", "-i", "PATH=/usr/bin:/bin", *words, fed=fed)
         return status, {name: rest for name, *rest in (line.split("\t") for line in out.splitlines())}, err
 
@@ -238,7 +245,8 @@ def prove_credentials(
     box: Box, hosts: dict[str, dict[str, object]], *words: str, fed: bytes = FED
 ) -> dict[str, list[str]]:
     told = ["placeholder=TOKEN=stands-for-it", f"refusal={REFUSED}", *words]
-    status, found, err = box.prove(box.tunnels(**hosts), *told, fed=fed)
+    quiet = 5 if any(word.startswith("opened=") for word in words) else 0.2
+    status, found, err = box.prove(box.tunnels(**hosts), *told, quiet=quiet, fed=fed)
     assert (status, err) == (0, ""), err
     return {name: rest for name, rest in found.items() if name in ("placeholders", "issuer", "broker")}
 
