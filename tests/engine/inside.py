@@ -61,7 +61,7 @@ class Inside:
         self.child.stdin.flush()
         return self.child.stdout.readline()
 
-    def run(self, script: str, *, folder: str = "", seconds: float = 100, **variables: str) -> Ran:
+    def run(self, script: str, *, folder: str = "", seconds: float = 300, **variables: str) -> Ran:
         """Run a script of bash, any failure of which ends it.
 
         Args:

@@ -53,8 +53,8 @@ SCRIPTS = {
     "git": GIT_ROUND,
     "npm": """npm install -s --no-audit --no-fund --cache "$PWD/cache" --registry "https://$HOST/npm/" scenery-package
         node -p 'require("scenery-package")'""",
-    "pip": """python3 -m venv v && v/bin/pip install -q --no-cache-dir -i "https://$HOST/simple/" scenery-package
-        v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
+    "pip": """/opt/uv/bin/pip install -q --no-cache-dir -t . -i "https://$HOST/simple/" scenery-package
+        python3 -c 'import scenery_package as s; print(s.WORD)'""",
     "uv": """uv venv -q v && uv pip install -q --no-cache -p v/bin/python -i "https://$HOST/simple/" scenery-package
         v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
     "cargo": CARGO,
