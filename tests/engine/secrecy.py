@@ -96,9 +96,9 @@ class Search:
 
     def _bottles(self) -> list[str]:
         """Return the root folders of the desk's running containers, all that is mounted there included."""
-        form = "{{if .State.Running}}/proc/{{.State.Pid}}/root/{{end}}"
-        agents = [each for each in self.containers() if "role:broker" not in docker("inspect", "-f", ROLE, each)]
-        return [found for each in agents if (found := docker("inspect", "-f", form, each))]
+        form = ROLE + " {{if .State.Running}}/proc/{{.State.Pid}}/root/{{end}}"
+        looks = [docker("inspect", "-f", form, each, check=False).split() for each in self.containers()]  # may be going
+        return [look[1] for look in looks if len(look) == 2 and look[0] != "role:broker"]
 
     def _changed(self, roots: Iterable[str]) -> list[str]:
         """Return the files that have changed since; by the time that no program can set."""
