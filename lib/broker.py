@@ -79,7 +79,7 @@ def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Wat
     talk, started = yield from docker.start(lambda: attach(call, READY))
     watch = Watch(engine, broker, talk, "broker: the broker", "the hosts that credentials are for answer no more")
     if not started.ok or talk.ended:
-        raise watch.stopped() if talk.ended else watch.not_healthy(READY_SECONDS)
+        raise watch.not_healthy(READY_SECONDS) if started.timed_out else watch.stopped()
     return watch
 
 

@@ -31,11 +31,11 @@ PROMPT = "The magic word is zebra."
 TOKEN = "sk-ant-oat01-not-a-real-token-7Yq2"
 GIT_HOST = "cb-git-host:latest"
 SHELL_IMAGE = f"cb-shell-{os.getpid()}"
+CLIENTS_IMAGE = f"{SHELL_IMAGE}-clients"
 SHELL_BASE = f"{SHELL_IMAGE}-base"  # every start of every checkout moves the usual tag
 CLIENTS = "cb-clients:latest"
-TRUSTING_BOTTLE, TRUSTING_BROKER = "cb-trusting-bottle:latest", "cb-trusting-broker:latest"
-TRUSTING_SIDECAR = f"cb-trusting-{re.sub(r'[^a-z0-9.]+', '-', SIDECAR)}:latest"
-AMID_SCENERY = {"CLAUDE_BOTTLE_PIPELOCK_IMAGE": TRUSTING_SIDECAR, "CLAUDE_BOTTLE_BROKER_IMAGE": TRUSTING_BROKER}
+TRUSTING_BOTTLE = "cb-trusting-bottle:latest"
+AMID_SCENERY: dict[str, str] = {}  # a launcher's environment there, once its images are built
 SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 
@@ -68,6 +68,7 @@ class Desk:
         self.cwd, self.home, self.tmp = (folder / name for name in ("project", "home", "tmp"))
         for each in (self.cwd, self.home, self.tmp):
             each.mkdir(parents=True)
+        self.said = folder / "said"  # by a launcher whose stderr nobody reads meanwhile
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("CLAUDE_BOTTLE_")},
             "HOME": str(self.home),
@@ -203,12 +204,10 @@ def build_images() -> None:
     scenery_program.build_image()
     images = ROOT / "fixtures" / "images"
     docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
-    docker("build", "-q", "-t", "claude-bottle-broker:latest", "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
     docker("build", "-q", "-t", GIT_HOST, str(images / "git"))
     docker("build", "-q", "-t", CLIENTS, str(images / "clients"))
     scenery_program.trusting(CLIENTS, TRUSTING_BOTTLE)
-    scenery_program.trusting("claude-bottle-broker:latest", TRUSTING_BROKER)
-    scenery_program.trusting(SIDECAR, TRUSTING_SIDECAR)
+    AMID_SCENERY.update(scenery_program.amid(SIDECAR))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -333,6 +332,27 @@ def checkout(folder: Path, tag: str, lines: str = "USER node\n", base: str = "")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield checkout(tmp_path_factory.mktemp("checkout") / "clone", SHELL_IMAGE)
     docker("rmi", "-f", SHELL_IMAGE, SHELL_BASE)
+
+
+@pytest.fixture(scope="session")
+def clients(sharing: inventory.Sharing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A launcher of bottles with what people use in one, amid the scenery, and a shell in the client's place."""
+    yield checkout(tmp_path_factory.mktemp("clients") / "clone", CLIENTS_IMAGE, base=TRUSTING_BOTTLE)
+    docker("rmi", "-f", CLIENTS_IMAGE)
+
+
+def client_desk(folder: Path, launcher: Path, agent: str = AGENT) -> Desk:
+    """Return a desk of such a launcher.
+
+    Args:
+        folder: an empty one.
+        launcher: see ``clients``.
+        agent: whom the scenery looks after.
+    """
+    made = Desk(folder, agent)
+    made.launcher = launcher
+    made.env.update(AMID_SCENERY, CLAUDE_BOTTLE_IMAGE=CLIENTS_IMAGE)
+    return made
 
 
 @pytest.fixture

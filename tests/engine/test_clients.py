@@ -1,13 +1,10 @@
 """What people use in a bottle, against a host that is looked into and one that is not, with a credential and without.
 
-One session for each host runs every client; each test looks at what one of them came to. What a client needs beyond the
-bottle's own environment is in its script.
+What a client needs beyond the bottle's own environment is in its script.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +13,10 @@ import pytest
 
 from fixtures.scenery import Scenery
 
-from .conftest import AGENT, AMID_SCENERY, SHELL_IMAGE, TRUSTING_BOTTLE, Desk, checkout, docker
+from .conftest import client_desk
+from .inside import Inside, inside
 
-IMAGE = f"{SHELL_IMAGE}-clients"
-OPEN, CLOSED, VAULT, GIT = "open.test", "closed.test", "vault.test", "git.test"
+OPEN, CLOSED, VAULT, GIT = HOSTS = ("open.test", "closed.test", "vault.test", "git.test")
 WORD = "from the scenery"
 # Node's own fetch heeds the proxy from 22.21 on: before that a tunnel has to be opened by hand.
 FETCH = r"""
@@ -47,7 +44,7 @@ printf 'fn main() { println!("{}", scenery_crate::WORD); }\\n' >src/main.rs
 CARGO_HOME=$PWD/home cargo run -q
 """
 GIT_ROUND = """
-git clone -q "https://$HOST/git/public/$REPOSITORY.git" there && cd there
+git clone -q "https://$HOST/git/$REPOSITORY.git" there && cd there
 git config user.name tester && git config user.email tester@test
 echo more >more && git add more && git commit -qm more && git push -q origin HEAD:main && git fetch -q && git status -sb
 """
@@ -56,8 +53,8 @@ SCRIPTS = {
     "git": GIT_ROUND,
     "npm": """npm install -s --no-audit --no-fund --cache "$PWD/cache" --registry "https://$HOST/npm/" scenery-package
         node -p 'require("scenery-package")'""",
-    "pip": """python3 -m venv v && v/bin/pip install -q --no-cache-dir -i "https://$HOST/simple/" scenery-package
-        v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
+    "pip": """/opt/uv/bin/pip install -q --no-cache-dir -t . -i "https://$HOST/simple/" scenery-package
+        python3 -c 'import scenery_package as s; print(s.WORD)'""",
     "uv": """uv venv -q v && uv pip install -q --no-cache -p v/bin/python -i "https://$HOST/simple/" scenery-package
         v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
     "cargo": CARGO,
@@ -73,92 +70,42 @@ SAYS = {
     **dict.fromkeys(("npm", "pip", "uv", "cargo"), WORD),
     **dict.fromkeys(("fetch", "requests", "urllib"), "200"),
 }
-# Runs each script in a folder of its own, and says what each came to in one line.
-DRIVER = r"""
-import json, os, subprocess, sys, tempfile
-for name, script in json.loads(sys.argv[1]).items():
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["bash", "-euo", "pipefail", "-c", script]
-        env = {**os.environ, "HOST": sys.argv[2], "REPOSITORY": sys.argv[3]}
-        try:
-            done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
-            print(json.dumps([name, done.returncode, done.stdout, done.stderr[-2000:]]), flush=True)
-        except subprocess.TimeoutExpired as late:
-            print(json.dumps([name, -1, "", repr(late)]), flush=True)
-"""
-
-Results = dict[str, tuple[int, str, str]]
-
-
-def session_script(scripts: dict[str, str], host: str, repository: str) -> str:
-    """Return what a shell is to read to run scripts in a bottle."""
-    run = f"exec python3 /tmp/driver.py {quoted(scripts)} {host} {repository}"
-    return f"cat >/tmp/driver.py <<'END'\n{DRIVER}END\n{run}\n"
-
-
-def quoted(scripts: dict[str, str]) -> str:
-    """Return scripts as one word that the shell passes on as it is."""
-    encoded = base64.b64encode(json.dumps(scripts).encode()).decode()
-    return f'"$(echo {encoded} | base64 -d)"'
-
-
-def results(desk: Desk, scripts: dict[str, str], host: str, repository: str) -> Results:
-    """Run scripts in one session, and return the status, the output and the complaints of each."""
-    done = desk.run("start", "-y", AGENT, stdin=session_script(scripts, host, repository))
-    if done.returncode:  # every test of this host says so, and none starts another session
-        return dict.fromkeys(scripts, (done.returncode, "", done.stderr))
-    return {name: (status, out, err) for name, status, out, err in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A launcher of bottles with every client, and a shell in Claude Code's place."""
-    yield checkout(tmp_path_factory.mktemp("clients") / "clone", IMAGE, base=TRUSTING_BOTTLE)
-    docker("rmi", "-f", IMAGE)
-
-
-class Bottles:
-    """Sessions of the clients' bottle, and what each host has heard.
-
-    Args:
-        folder: an empty one.
-        launcher: of such bottles.
-        scenery: what they reach.
-    """
-
-    def __init__(self, folder: Path, launcher: Path, scenery: Scenery) -> None:
-        self.scenery, self.secret = scenery, secrets.token_hex(12)
-        self.desk = Desk(folder)
-        self.desk.launcher = launcher
-        self.desk.env.update(AMID_SCENERY, CLAUDE_BOTTLE_IMAGE=IMAGE, SCENERY_SECRET=self.secret)
-        self.desk.manifest(
-            {
-                "egress": {"allowlist": [OPEN, CLOSED], "inspect": {CLOSED: False}},
-                "credentials": {
-                    "VAULT_TOKEN": {"value": "${SCENERY_SECRET}", "hosts": [VAULT]},
-                    "GIT_TOKEN": {"value": "${SCENERY_SECRET}", "hosts": [GIT]},
-                },
-            }
-        )
-        scenery.demand(self.secret)
-        self._found: dict[str, Results] = {}
-
-    def on(self, host: str) -> Results:
-        """Return what every client came to, run once."""
-        if host not in self._found:
-            self.scenery.repository(f"public/{host}")
-            self._found[host] = results(self.desk, SCRIPTS, host, host)
-        return self._found[host]
-
-
-@pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory, clients: Path, running_scenery: Scenery) -> Bottles:
+def bottle(tmp_path_factory: pytest.TempPathFactory, clients: Path, running_scenery: Scenery) -> Iterator[Inside]:
+    """A session that reaches each kind of host, with a credential for two of them."""
+    secret = secrets.token_hex(12)
+    desk = client_desk(tmp_path_factory.mktemp("clients") / "desk", clients)
+    desk.env["SCENERY_SECRET"] = secret
+    granted = {"VAULT_TOKEN": VAULT, "GIT_TOKEN": GIT}
+    desk.manifest(
+        {
+            "egress": {"allowlist": [OPEN, CLOSED], "inspect": {CLOSED: False}},
+            "credentials": {name: {"value": "${SCENERY_SECRET}", "hosts": [host]} for name, host in granted.items()},
+        }
+    )
     running_scenery.forget()
-    return Bottles(tmp_path_factory.mktemp("desk") / "desk", clients, running_scenery)
+    running_scenery.demand(secret)
+    for host in HOSTS:
+        running_scenery.repository(f"public/{host}")
+    running_scenery.repository("private/own")
+    with inside(desk) as session:
+        yield session
 
 
 @pytest.mark.parametrize("client", SCRIPTS)
-@pytest.mark.parametrize("host", [OPEN, CLOSED, VAULT, GIT])
-def test_a_client_works(bottles: Bottles, host: str, client: str) -> None:
-    status, out, err = bottles.on(host)[client]
-    assert status == 0 and SAYS[client] in out, err
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_client_works(bottle: Inside, host: str, client: str) -> None:
+    done = bottle.run(SCRIPTS[client], HOST=host, REPOSITORY=f"public/{host}")
+    assert done.status == 0 and SAYS[client] in done.out, done
+
+
+def test_git_is_let_in_by_a_credential_that_the_bottle_does_not_have(bottle: Inside) -> None:
+    done = bottle.run(SCRIPTS["git"], HOST=GIT, REPOSITORY="private/own")
+    assert done.status == 0 and SAYS["git"] in done.out, done
+
+
+def test_git_is_not_let_in_without(bottle: Inside) -> None:
+    done = bottle.run('git clone -q "https://$HOST/git/private/own.git"', HOST=CLOSED, GIT_TERMINAL_PROMPT="0")
+    assert done.status and "could not read Username" in done.err, done

@@ -9,8 +9,8 @@ from pathlib import Path
 from .conftest import ROOT
 
 
-def run(*words: str) -> str:
-    done = subprocess.run([*words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def run(*words: str, seconds: float = 300) -> str:
+    done = subprocess.run([*words], cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -32,3 +32,9 @@ def test_a_fault_at_a_call_that_there_is_not_is_refused() -> None:
 def test_a_short_soak_leaves_nothing() -> None:
     said = run(str(Path("scripts") / "reliability"), "soak", "--starts", "4", "--at-once", "2", "--seed", "1")
     assert "| containers | 0 |" in said
+
+
+def test_gits_long_transfers_come_to_an_end() -> None:
+    said = run(sys.executable, "-m", "tests.reliability.git", "--runs", "2", seconds=900)
+    rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines()[2:]]
+    assert len(rows) == 10 and {tuple(row[3:6]) for row in rows} == {("2", "0", "0")}

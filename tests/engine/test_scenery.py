@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.probes import DIRECT_WAYS, THROUGH_PROXY
 from fixtures.scenery import ANSWER, SKILL, Scenery
@@ -36,7 +37,8 @@ def test_the_api_answers_the_real_client_through_the_sidecar(scene: Desk, scener
     asked = [request for request in scenery.requests() if request["path"].startswith("/v1/messages")]
     assert len(asked) == 1
     assert PROMPT in asked[0]["system"]
-    assert asked[0]["headers"]["authorization"] == f"Bearer {TOKEN}"
+    assert {each["headers"]["authorization"] for each in scenery.requests()} == {f"Bearer {TOKEN}"}
+    assert TOKEN_PLACEHOLDER not in json.dumps(scenery.records("api"))
     assert scenery.requests("denied") == scenery.records("sinkhole") == []
     assert leftovers(scene) == []
 

@@ -19,6 +19,7 @@ from fixtures.scenery import Scenery
 from .conftest import (
     AGENT,
     ROOT,
+    TOKEN,
     Desk,
     client_runs,
     container,
@@ -51,7 +52,10 @@ def test_the_real_client_reaches_its_prompt_and_answers_on_a_terminal(
     session.expect("okapi")  # echoed, so the key that follows is no part of a paste
     session.send("\r")
     session.expect(r"Hello\W")  # on the screen each word has a place of its own
-    assert any("okapi" in request["said"] for request in scenery.requests())
+    asked = scenery.requests()
+    assert any("okapi" in request["said"] for request in asked)
+    assert {request["headers"].get("authorization") for request in asked} == {f"Bearer {TOKEN}"}
+    assert TOKEN_PLACEHOLDER not in json.dumps(scenery.records("api"))
     end(session)
     assert session.exitstatus == 128 + signal.SIGTERM
     assert leftovers(desk) == []

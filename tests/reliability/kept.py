@@ -34,6 +34,7 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
     scripts/reliability faults --engine 28 --write       # all of it; keeps the outcomes, and makes this page anew
     scripts/reliability restarts --write
     scripts/reliability soak --write                     # 200 starts, 20 at once; --starts, --at-once, --seed
+    scripts/reliability git --write                      # 20 runs of each; --runs
 
 - *Faults*: a docker of the script's own stands before the client. At one call of a start and its teardown, before the
   call or after it, one thing happens. What never answers runs with short limits instead of the launcher's own, and a
@@ -46,6 +47,10 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.
+- *Git*: a bottle's git clones, fetches and pushes over https: at a host whose credential the broker puts in, and at one
+  that is passed through without. Behind both are nginx and git's own http-backend. What is pushed are random octets,
+  each time to a repository that has none of them; of 3,000 commits that the server does not know, each fetch names
+  all. Hung is what has not ended after five minutes.
 
 What an engine's part below does not have has not been run on it.
 """
@@ -126,6 +131,12 @@ def restarts_table(rows: Sequence[Sequence[Any]]) -> str:
     return table(("the engine", "live-restore", "launches", "status", "left", "clean after at most"), lines)
 
 
+def git_table(rows: Sequence[Sequence[Any]]) -> str:
+    """Return how git's transfers went, a line for each kind."""
+    lines = [[*row[:5], f"{row[5]:.1f} s", f"{row[6]:.1f} s"] for row in rows]
+    return table(("host", "git", "runs", "hung", "failed", "median", "at most"), lines)
+
+
 def soak_table(soak: dict[str, Any]) -> str:
     """Return how the starts ended, and what there was before and after."""
     ends = table(("killed", "status", "starts"), soak["ends"])
@@ -193,6 +204,8 @@ def _of_engine(known: dict[str, Any]) -> str:
     if soak := known.get("soak"):
         text += f"\n### Soak\n\n{soak['starts']} starts, {soak['at once']} at once, in {soak['seconds']} s, "
         text += f"`--seed {soak['seed']}`.\n\n{soak_table(soak)}"
+    if git := known.get("git"):
+        text += f"\n### Git\n\nThe sidecar was `{git['sidecar']}`.\n\n{git_table(git['rows'])}"
     return text
 
 
