@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 
 from claude_bottle.lib import broker_config, docker, log
@@ -83,8 +83,8 @@ def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Wat
     return watch
 
 
-def broker_feed(text: str, authority: Authority, values: str) -> Iterator[bytes]:
-    """Yield what the broker is fed, the real values among it: nothing else gets these.
+def broker_feed(text: str, authority: Authority, values: str) -> list[bytes]:
+    """Return what the broker is fed, the real values among it: nothing else gets these.
 
     Args:
         text: its configuration.
@@ -97,5 +97,5 @@ def broker_feed(text: str, authority: Authority, values: str) -> Iterator[bytes]
         broker_config.VALUES: log.encode(values),
     }
     root = f"{broker_config.FOLDER}/"
-    yield from chain(*(tarstream.member(name.removeprefix(root), data, owner=USER) for name, data in files.items()))
-    yield tarstream.END
+    members = (tarstream.member(name.removeprefix(root), data, owner=USER) for name, data in files.items())
+    return [*chain(*members), tarstream.END]

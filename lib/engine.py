@@ -134,7 +134,7 @@ class Engine:
         most = seconds or (run.SILENT_SECONDS if shown else run.CHANGE_SECONDS)
         most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
         env = self.environment()
-        stdin = withhold.without(self.kept_out, stdin) if self.kept_out and stdin else stdin
+        stdin = withhold.Without(self.kept_out, stdin) if self.kept_out and stdin else stdin
         return Call(self.client, words, env, most, stdin, check, interruptible, shown, needless, heard)
 
     def question(self, words: Sequence[str]) -> Call:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from claude_bottle.lib import env
@@ -57,27 +58,34 @@ def _values(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else []
 
 
-def without(values: Mapping[str, str], chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass on what goes into a container, as long as none of some values is in it.
+@dataclass(frozen=True, repr=False)
+class Without:
+    """Passes on what goes into a container, as long as none of some values is in it; again for each reader.
 
-    Args:
+    Attributes:
         values: by the variable that each stands in for.
         chunks: of the stream.
-
-    Raises:
-        BottleError: one is; never with the value.
     """
-    wanted = {
-        name: value.encode("utf-8", "surrogateescape") for name, value in values.items() if len(value) >= SHORTEST
-    }
-    longest, before = max(map(len, wanted.values()), default=1), b""
-    for chunk in chunks:
-        seen = before + chunk
-        for name, value in wanted.items():
-            if value in seen:
-                raise BottleError(f"the value of {name} is in what would go into a container", [_OUT_OF_IT])
-        before = seen[max(0, len(seen) - longest + 1) :]
-        yield chunk
+
+    values: Mapping[str, str]
+    chunks: Iterable[bytes]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the chunks.
+
+        Raises:
+            BottleError: a value is in them; never with the value.
+        """
+        each = ((name, value) for name, value in self.values.items() if len(value) >= SHORTEST)
+        wanted = {name: value.encode("utf-8", "surrogateescape") for name, value in each}
+        longest, before = max(map(len, wanted.values()), default=1), b""
+        for chunk in self.chunks:
+            seen = before + chunk
+            for name, value in wanted.items():
+                if value in seen:
+                    raise BottleError(f"the value of {name} is in what would go into a container", [_OUT_OF_IT])
+            before = seen[max(0, len(seen) - longest + 1) :]
+            yield chunk
 
 
 _OUT_OF_IT = "take it out of the prompt, the skills, the project, the ssh keys or the env: a placeholder stands for it"

@@ -41,13 +41,13 @@ BOUNDS = {"query": 1.0, "change": 1.5, "silent": 2.0, "teardown": 6.0, "late": 2
 PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
-from claude_bottle.lib import pipelock
+from claude_bottle.lib import broker, pipelock
 from claude_bottle.lib.host import run
 from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}
 run.SILENT_SECONDS = {silent}
 run.CHANGE_SECONDS = {change}
-pipelock.HEALTHY_SECONDS = {healthy}
+pipelock.HEALTHY_SECONDS = broker.READY_SECONDS = {healthy}
 cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main

@@ -53,7 +53,8 @@ def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> Non
     pairs = {**env, "FROM_HOST": "of the host", "CLAUDE_CODE_OAUTH_TOKEN": TOKEN_PLACEHOLDER}
     fed = "".join(f"{name}={value}\0" for name, value in pairs.items()).encode()
     assert hashlib.sha256(fed).hexdigest() in {call.get("stdin") for call in run.fake.calls()}
-    words, known = [word for argv in run.fake.argvs() for word in argv], (*pairs.values(), TOKEN)
+    words = [word for argv in run.fake.argvs() for word in argv]
+    known = [value for value in (*pairs.values(), TOKEN) if value != TOKEN_PLACEHOLDER]  # that is no secret
     assert [word for word in words if any(value in word for value in known) or "env-file" in word] == []
     stage = str(run.tmp)
     assert [word for word in words if stage in word and not word.endswith("/image-id")] == []
@@ -136,7 +137,7 @@ def test_an_image_that_the_engine_does_not_have_is_never_pulled(tmp_path: Path) 
     run = plain(tmp_path, loads_nothing=True)
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
-    assert "error: docker build made an image that the engine does not have (claude-bottle:latest)" in err
+    assert "error: docker build made an image that the engine does not have (claude-bottle" in err
     assert "claude-bottle:latest" not in {argv[-1] for argv in run.fake.argvs() if argv[0] == "pull"}
 
 

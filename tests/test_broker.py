@@ -11,7 +11,7 @@ import pytest
 from claude_bottle.lib import broker_config
 from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.withhold import without
+from claude_bottle.lib.withhold import Without
 
 from tests.sweep import TOKEN, Run
 from tests.test_bottle import created, ended, plain
@@ -90,8 +90,8 @@ def test_a_value_is_found_however_the_stream_is_cut(size: int) -> None:
     text = b"before " + TOKEN.encode() + b" after"
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
     with pytest.raises(BottleError, match="the value of A is in what"):
-        list(without({"A": TOKEN, "B": "another-value"}, chunks))
-    assert b"".join(without({"B": "another-value", "SHORT": "fore"}, chunks)) == text
+        list(Without({"A": TOKEN, "B": "another-value"}, chunks))
+    assert b"".join(Without({"B": "another-value", "SHORT": "fore"}, chunks)) == text
 
 
 def test_ssh_to_a_brokered_host_goes_through_it_once_a_port(tmp_path: Path) -> None:

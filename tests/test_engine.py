@@ -36,7 +36,7 @@ class Two(Run):
 
     def begin_on_other(self) -> subprocess.Popen[str]:
         child = self.into_session()
-        assert (len(self.other.containers()), len(self.other.networks())) == (4, 3)
+        assert (len(self.other.containers()), len(self.other.networks())) == (5, 3)
         return child
 
     def clean(self) -> bool:
@@ -137,7 +137,7 @@ def test_the_variables_decide_before_the_configuration(two: Two, name: str) -> N
     two.use_other()
     two.env["DOCKER_CONTEXT"] = name
     child = two.into_session()
-    assert len(names(two.other)) == (7 if name == "other" else 3)
+    assert len(names(two.other)) == (8 if name == "other" else 3)
     two.use_other()
     err = end(child, signal.SIGTERM)
     assert two.clean(), err
@@ -168,14 +168,14 @@ def test_what_another_engine_says_at_the_end_is_not_taken_for_removed(
 ) -> None:
     child = two.into_session()
     made = two.fake.containers()[2:] + two.fake.networks()[1:]
-    assert len(made) == 4
+    assert len(made) == 5
     third = two.fake.serve("tcp://third:1" if how == "context update" else DEFAULT_HOST, SIBLING)
     if how == "context update":
         two.fake.point("default", "tcp://third:1")
     said = end(child, number)
     if number == signal.SIGKILL:
         said = two.note()
-    assert len(names(third)) == 3 and len(names(two.fake)) == 7
+    assert len(names(third)) == 3 and len(names(two.fake)) == 8
     for thing in made:
         assert thing["id"] in said, said
     assert "another engine" in said

@@ -52,7 +52,7 @@ def test_a_bottle_has_limits_whatever_its_manifest_says(tmp_path: Path, there: i
     assert (done.returncode, run.leftovers()) == (0, []), done.stderr
     sizes = {"--memory": str(memory), "--memory-swap": str(memory)} if memory else {}
     assert run.options() == {"--pids-limit": "4096", **sizes}
-    assert run.options("/dev/stdin") == {"--memory": "512m", "--memory-swap": "512m", "--pids-limit": "256"}
+    assert run.options("/dev/stdin") == {"--memory": "2147483648", "--memory-swap": "2147483648", "--pids-limit": "256"}
     assert "  limits" not in done.stderr and "runtime" not in done.stderr
 
 

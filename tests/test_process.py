@@ -42,8 +42,8 @@ def test_neither_launcher_nor_reaper_nor_docker_may_write_a_core(tmp_path: Path)
     resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
     child = bottle.begin()
     assert child.stdout and child.stderr and child.stdout.readline() == "in session\n"
-    reaper, *clients = children(child.pid)  # the session's client, and the one that looks after the sidecar
-    assert len(clients) == 2 and {core_limit(pid) for pid in (child.pid, reaper, *clients)} == {"0"}
+    reaper, *clients = children(child.pid)  # the session's client, and those that look after sidecar and broker
+    assert len(clients) == 3 and {core_limit(pid) for pid in (child.pid, reaper, *clients)} == {"0"}
     child.send_signal(signal.SIGQUIT)
     assert (child.wait(60), bottle.leftovers()) == (131, [])
     for stream in (child.stdout, child.stderr):

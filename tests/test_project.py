@@ -64,7 +64,7 @@ def test_the_project_goes_in_as_one_stream_and_no_image_is_made(run: Run) -> Non
     assert len(streams) == 1 and streams[0]["argv"] in calls
     assert {".dockerignore", "a", "sub", "sub/c", ".git", ".git/HEAD"} <= members(run).keys()
     assert "b.log" not in members(run)
-    assert [argv for argv in run.fake.argvs() if argv[0] == "build" and "-f" in argv] == []
+    assert [argv for argv in run.fake.argvs() if argv[0] == "build" and "-" in argv] == []
     copied = f"copying {run.cwd} into claude-bottle-a-2:/home/node/workspace\n"
     assert copied + "claude-bottle: copying .git into claude-bottle-a-2:/home/node/workspace/.git\n" in err
 

@@ -217,7 +217,9 @@ def hung(tmp_path: Path) -> Iterator[tuple[Bottle, Terminal]]:
 def test_a_second_ctrl_c_hands_a_hung_teardown_to_the_reaper(hung: tuple[Bottle, Terminal]) -> None:
     run, terminal = hung
     terminal.type("\x03")
-    terminal.until("still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-a-2'; ")
+    terminal.until(
+        "still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-broker-a', 'claude-bottle-a-2'; "
+    )
     terminal.until("Ctrl-C leaves the rest to the background")
     began = time.monotonic()
     terminal.type("\x03")

@@ -114,7 +114,9 @@ def test_a_hung_teardown_says_what_it_waits_for(bottle: Bottle) -> None:
     bottle.fake.session("exit 0")
     bottle.fake.fault("agent rm#1", mode="hang")
     terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
-    terminal.until("still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-a-2'; ")
+    terminal.until(
+        "still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-broker-a', 'claude-bottle-a-2'; "
+    )
     terminal.until("s more at most")
 
 
