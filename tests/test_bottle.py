@@ -57,7 +57,7 @@ def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> Non
     known = [value for value in (*pairs.values(), TOKEN) if value != TOKEN_PLACEHOLDER]  # that is no secret
     assert [word for word in words if any(value in word for value in known) or "env-file" in word] == []
     stage = str(run.tmp)
-    assert [word for word in words if stage in word and not word.endswith("/image-id")] == []
+    assert [word for word in words if stage in word and not word.endswith(("/image-id", "/broker-id"))] == []
 
 
 def test_every_container_sets_all_proxy_variables(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def fail(bottle: Run) -> str:
 def test_a_defect_names_its_place_and_a_report_that_has_what_helps(bottle: Run, tmp_path: Path) -> None:
     err = fail(bottle)
     (report,) = (tmp_path / "state" / "claude-bottle").iterdir()
-    assert "error: internal error: lib/withhold.py, line " in err and ": ValueError: {'S': " in err
+    assert "error: internal error: lib/steps.py, line " in err and ": ValueError: {'S': " in err
     assert f"hint: this is a defect of claude-bottle; please report it with {report}\n" in err
     assert report.stat().st_mode & 0o777 == 0o600 and report.parent.stat().st_mode & 0o777 == 0o700
     text = report.read_text()
