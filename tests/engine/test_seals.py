@@ -242,7 +242,7 @@ LEAKS = {
         f'[[ $1 == create && $all == *role=sidecar* ]] && words=("$1" --label other={TOKEN} "${{words[@]:1}}")'
     ),
     "docker logs of the agent": (
-        f"says='print scalar(reverse \"{TOKEN[::-1]}\"), \"\\n\"; sleep 9999'\n"
+        f'says=\'print scalar(reverse "{TOKEN[::-1]}"), "\\n"; sleep 9999\'\n'
         'is_agent && words=("${words[@]:0:${#words[@]}-2}" perl -e "\\$| = 1; $says")'
     ),
     "/home/node/noted of the agent": (
