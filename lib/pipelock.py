@@ -202,7 +202,7 @@ def pipelock_give_authority(engine: Engine, sidecar: str, authority: Authority) 
         BottleError: docker refused.
     """
     files = {"ca.pem": authority.certificate, "ca-key.pem": authority.key}
-    pieces = chain(*(tarstream.member(name, data, owner=USER) for name, data in files.items()))
+    pieces = chain(*(tarstream.member(name, data, 0o400, USER) for name, data in files.items()))
     yield from copy_in(engine, "pipelock: docker cp", sidecar, pieces, folder=AUTHORITY_FOLDER)
 
 

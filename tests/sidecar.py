@@ -4,4 +4,4 @@ import os
 
 STAND_IN = "cb-pipelock-standin:latest"
 SIDECAR = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE", STAND_IN)
-IS_STAND_IN = SIDECAR == STAND_IN
+IS_STAND_IN = SIDECAR.partition(":")[0] == STAND_IN.partition(":")[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -89,8 +90,12 @@ class Road:
         self.box = Sidecar(lab, lab.name("sidecar"))
         self.broker = lab.name("broker")
         self._clients: list[subprocess.Popen[bytes]] = []
-        self._start_sidecar(memory, brokered, dlp)
-        self._start_broker(broker_image, brokered)
+        try:
+            self._start_sidecar(memory, brokered, dlp)
+            self._start_broker(broker_image, brokered)
+        except BaseException:
+            self.close()
+            raise
 
     def _start_sidecar(self, memory: int, brokered: Sequence[str], dlp: str) -> None:
         hosts = sorted(WAYS)
@@ -119,13 +124,15 @@ class Road:
         text = broker_config.config([injection], brokered, {})
         text = text.replace(broker_config.ROOTS, f"{broker_config.FOLDER}/roots.pem")
         roots = b"".join(tarstream.member("roots.pem", self.lab.pki.upstream_ca[1], owner=broker.USER))
-        feed = b"".join(broker.broker_feed(text, self.authority, {VARIABLE: "real-value"}))
+        values = broker_config.values([injection], {VARIABLE: "real-value"})
+        feed = b"".join(broker.broker_feed(text, self.authority, values))
         self._attached(self.broker, roots + feed)
         ready = broker.READY.decode()
         self._until(lambda: ready in self.lab.engine.out("logs", self.broker), "the broker does not come up")
 
     def _attached(self, name: str, data: bytes) -> None:
-        client = subprocess.Popen(["docker", "start", "-ai", name], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        words, quiet = ["docker", "start", "-ai", name], subprocess.DEVNULL
+        client = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
         self._clients.append(client)
         assert client.stdin
         client.stdin.write(data)
@@ -186,10 +193,26 @@ def code(size: int) -> bytes:
 
 def pictures(size: int) -> bytes:
     """Return a JSON of so many bytes with images in it."""
-    count = max(1, size // HALF_A_PICTURE)
+    return _message("image", size, max(1, size // HALF_A_PICTURE))
+
+
+def document(size: int) -> bytes:
+    """Return a JSON of so many bytes with one document in it."""
+    return _message("document", size, 1)
+
+
+def text(size: int) -> bytes:
+    """Return a JSON of about so many bytes with files of source text in it."""
+    return json.dumps([json.loads(code(100_000)) for _ in range(size // 100_000)]).encode()
+
+
+def _message(kind: str, size: int, count: int) -> bytes:
     data = [base64.b64encode(os.urandom((size // count - 150) * 3 // 4)).decode() for _ in range(count)]
-    blocks = [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": each}} for each in data]
+    blocks = [{"type": kind, "source": {"type": "base64", "media_type": "image/png", "data": each}} for each in data]
     return json.dumps({"messages": [{"role": "user", "content": blocks}]}).encode()
+
+
+KINDS = {"pictures": pictures, "document": document, "text": text}
 
 
 def small_requests(road: Road, count: int) -> Iterator[str]:
@@ -222,10 +245,10 @@ def streams(road: Road, times: int) -> Iterator[str]:
         yield f"| {WAYS[host]} | {statistics.median(found):.1f} | {max(found):.1f} |\n"
 
 
-def one_size(road: Road, size: int, at_once: int) -> str:
-    """Return the row of requests with images in them."""
+def one_size(road: Road, kind: str, size: int, at_once: int) -> str:
+    """Return the row of large requests."""
     before, began, statuses = used(road.box.name), time.monotonic(), []
-    bodies = [pictures(size * MB) for _ in range(at_once)]
+    bodies = [KINDS[kind](size * MB) for _ in range(at_once)]
     asking = [
         threading.Thread(target=lambda body=body: statuses.append(road.ask(OPENED_BROKERED, "/", body).status))
         for body in bodies
@@ -243,18 +266,18 @@ def one_size(road: Road, size: int, at_once: int) -> str:
     return f"{said} after {took:.0f} s | {after.seconds - before.seconds:.0f} s | {after.peak / (1 << 20):.0f} MiB"
 
 
-def sizes(make: Callable[[int], Road], memories: Sequence[int], wanted: Sequence[int], at_once: int) -> Iterator[str]:
+def sizes(make: Callable[[int], Road], args: argparse.Namespace) -> Iterator[str]:
     """Yield the rows of large requests, each in a sidecar of its own."""
     yield "\n| sidecar's memory | request | answer | processor | most memory |\n| --- | --- | --- | --- | --- |\n"
-    for memory in memories:
-        for size in wanted:
-            say(f"{at_once} of {size} MB in {memory} MiB")
-            road = make(memory << 20)
-            try:
-                row = one_size(road, size, at_once)
-            finally:
-                road.close()
-            yield f"| {memory} MiB | {f'{at_once} x ' if at_once > 1 else ''}{size} MB | {row} |\n"
+    for memory, size in itertools.product(args.memory, args.sizes):
+        what = f"{f'{args.at_once} x ' if args.at_once > 1 else ''}{size} MB of {args.kind}"
+        say(f"{what} in {memory} MiB")
+        road = make(memory << 20)
+        try:
+            row = one_size(road, args.kind, size, args.at_once)
+        finally:
+            road.close()
+        yield f"| {memory} MiB | {what} | {row} |\n"
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -262,6 +285,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--broker", default="claude-bottle-broker:latest", help="its image")
     parser.add_argument("--requests", type=int, default=100, help="of 100 KB; 0 for none of it")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of large requests, in MB")
+    parser.add_argument("--kind", choices=KINDS, default="pictures", help="what is in them")
     parser.add_argument("--at-once", type=int, default=1, help="how many of them")
     parser.add_argument("--memory", type=int, nargs="*", default=[pipelock.MEMORY_THAT_OPENS >> 20], help="in MiB")
     parser.add_argument("--dlp", choices=("warn", "block"), default="warn")
@@ -284,7 +308,7 @@ def main(words: Sequence[str]) -> int:
                 print(f"\nmost memory of the broker: {used(road.broker).peak / (1 << 20):.1f} MiB", flush=True)
             finally:
                 road.close()
-        for row in sizes(make, args.memory, args.sizes, args.at_once) if args.sizes else ():
+        for row in sizes(make, args) if args.sizes else ():
             print(row, end="", flush=True)
     return 0
 

@@ -146,6 +146,9 @@ DECLARED = [
         )
         for field in ("Args", "Config.Cmd")
     ),
+    Row(135, "sidecar.Config.Healthcheck.Test", '["CMD", "/pipelock", "healthcheck"]', '["NONE"]'),
+    Row(135, "sidecar.HostConfig.LogConfig.Config.max-file", None, "2"),
+    Row(135, "sidecar.HostConfig.LogConfig.Config.max-size", None, "5m"),
     # What is in the stage dir is what it is fed.
     *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
     *(Row(92, f"sidecar.Config.{field}", "false", "true") for field in ("AttachStdin", "OpenStdin", "StdinOnce")),
