@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -48,7 +49,6 @@ while (accept my $client, $server) {
 }
 """
 ports = itertools.count(20000)
-network_numbers = itertools.count(1)
 
 
 class Box:
@@ -98,7 +98,8 @@ class Box:
 
 @pytest.fixture(scope="module")
 def sealed() -> Iterator[str]:
-    network = docker("network", "create", "--label", "cb-seals-test", *SEALED, f"cb-seals-{next(network_numbers)}")
+    # A run that was killed leaves one.
+    network = docker("network", "create", "--label", "cb-seals-test", *SEALED, f"cb-seals-{os.getpid()}")
     words = ["--network", network, *NO_DNS, *NO_IPV6, *HARDENING, "--init", "--tmpfs", TMPFS]
     made = docker("run", "-d", *words, "claude-bottle:latest", "sleep", "infinity")
     try:
