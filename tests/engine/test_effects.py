@@ -42,16 +42,17 @@ SWITCHES = (
     "DISABLE_AUTOUPDATER",
     "DISABLE_INSTALLATION_CHECKS",
 )
+AUTHORITY = ("", "/claude-bottle", "/claude-bottle/ca.pem")
+VOLUME = ("HostConfig.Mounts", "Mounts", "Config.Env.SSL_CERT_DIR")
 BUNDLES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO"),
     "AWS_CA_BUNDLE",
 )
-ADDED = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
 SEEDS = (".claude.json", ".claude/settings.json")
 SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
 DECLARED = [
     Row(6, f"{STAGE}/pipelock.yaml.content.*", None, "*"),
-    Row(6, f"{STAGE}/pipelock.yaml.content.  enabled: true", "1", "2"),
+    Row(6, f"{STAGE}/pipelock.yaml.content.  enabled: true", "1", "*"),
     *(Row(7, f"{box}.HostConfig.CapDrop", None, '["ALL"]') for box in ("agent", "sidecar")),
     *(Row(7, f"{box}.HostConfig.SecurityOpt", None, '["no-new-privileges"]') for box in ("agent", "sidecar")),
     Row(7, "bottle.session.status.CapBnd", "*", "0000000000000000"),
@@ -132,7 +133,15 @@ DECLARED = [
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     Row(43, f'{STAGE}/pipelock.yaml.content.  - "github.com"', "1", "2"),
     *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/bundle.pem") for name in BUNDLES),
-    *(Row(131, f"bottle.session.env.{name}", None, "/run/claude-bottle/ca.pem") for name in ADDED),
+    *(Row(137, f"bottle.changed./etc{path}", None, "*") for path in AUTHORITY),
+    *(Row(137, f"bottle.files./etc{path}", None, "0:0 *") for path in AUTHORITY),
+    *(Row(137, f"sidecar.{where}", None, "*/run/claude-bottle*") for where in VOLUME),
+    *(
+        Row(137, f"sidecar files./run{path}.{field}", None, "*")
+        for path in ("", "/claude-bottle")
+        for field in ("kind", "content")
+    ),
+    Row(131, "bottle.session.env.DENO_CERT", None, "/run/claude-bottle/ca.pem"),
     Row(131, "bottle.session.env.NODE_USE_ENV_PROXY", None, "1"),
     Row(132, "bottle.session.env.GIT_CONFIG_COUNT", None, "1"),
     Row(132, "bottle.session.env.GIT_CONFIG_KEY_0", None, "http.version"),
@@ -161,8 +170,9 @@ DECLARED = [
     Row(101, "sidecar.HostConfig.PidsLimit", None, "256"),
     Row(92, "sidecar processes.65534 * run --config /dev/stdin *", None, "1"),
 ]
-# Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on.
+# Not on a kernel without IPv6; not with BuildKit; not before and not from engine 25 on; by the base image's own ENV.
 BY_ENGINE = [
+    *(Row(131, "bottle.session.env.NODE_EXTRA_CA_CERTS", was, "/run/claude-bottle/ca.pem") for was in (None, "*")),
     Row(82, "agent.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["*", "*"]'),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", "*", '["claude-bottle-pipelock", *]'),
     Row(34, "sidecar.NetworkSettings.Networks.claude-bottle-net-*.Aliases", None, '["claude-bottle-pipelock"]'),
