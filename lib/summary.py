@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from claude_bottle.lib import env, log
 from claude_bottle.lib.credential_values import TokenGoes, injections, token_goes
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.credentials import MODEL_HOST, Injection
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.env_resolve import env_names
 from claude_bottle.lib.inspection import Watched, plain, watched
@@ -182,8 +182,11 @@ class Grants:
         return one.host, text, "broker" if plain(one.host) in self.brokered else ""
 
     def inspect_warnings(self) -> Iterator[str]:
-        """Yield a line for each of the manifest's own words about a host's traffic that is not kept."""
+        """Yield a line for each of the manifest's own words about a host's traffic that is not kept, or costs much."""
         known = {plain(one.host): one for one in self.watched}
+        if self.dlp == "block" and known[MODEL_HOST].inspected:
+            cost = "a picture in a conversation is refused at each turn"
+            yield f"bottle '{self.bottle}': egress.dlp is block: {cost}, unless egress.inspect passes {MODEL_HOST}"
         for host, wish in self.wishes.items():
             one = known.get(plain(host))
             if one is None:

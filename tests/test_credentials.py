@@ -374,6 +374,16 @@ def test_words_about_inspection_that_are_not_kept_are_warned_of() -> None:
     ]
 
 
+def test_what_block_costs_at_the_model_is_warned_of() -> None:
+    (warned,) = granted(egress={"dlp": "block"}).inspect_warnings()
+    assert warned == (
+        "bottle 'b': egress.dlp is block: a picture in a conversation is refused at each turn, "
+        "unless egress.inspect passes api.anthropic.com"
+    )
+    assert not [*granted(egress={"dlp": "block", "inspect": {"api.anthropic.com": False}}).inspect_warnings()]
+    assert not [*granted(egress={"dlp": "warn"}).inspect_warnings()]
+
+
 def test_hosts_are_compared_in_one_form() -> None:
     assert plain("A.Example.") == "a.example"
     assert watched(["A.Example."], [], {"a.example": False}) == (Watched("A.Example.", False, "manifest"),)
