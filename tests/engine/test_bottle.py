@@ -17,6 +17,7 @@ import pytest
 from .conftest import AGENT, ROOT, SHELL_IMAGE, Desk, checkout, container, docker, end, leftovers, until
 
 PROXIED = f"{SHELL_IMAGE}-proxied"
+PROXIED_BROKER = f"{PROXIED}-broker"
 STEERED = "/tmp/steered"
 PROGRAMS = ("sh", "rm", "env", "cat", "mkdir", "chmod", "seq", "socat", "ssh-agent", "ssh-add", "perl")
 # The image's own variables: a helper that heeds one leaves a file of root's, or does not run.
@@ -139,8 +140,9 @@ CLIENTS = sorted({os.path.realpath(client) for client in FOUND if client})
 
 @pytest.fixture
 def proxied() -> Iterator[None]:
+    docker("build", "-q", "-t", PROXIED_BROKER, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
     yield
-    docker("rmi", "-f", PROXIED)
+    docker("rmi", "-f", PROXIED, PROXIED_BROKER)
 
 
 @pytest.mark.usefixtures("proxied")
@@ -155,6 +157,7 @@ def test_the_docker_clients_proxies_stay_outside(shell: Desk, tmp_path: Path, cl
     (tmp_path / "bin" / "docker").symlink_to(client)
     shell.env |= {"DOCKER_CONFIG": str(config), "PATH": f"{tmp_path / 'bin'}:{shell.env['PATH']}"}
     shell.env["CLAUDE_BOTTLE_IMAGE"] = PROXIED  # build arguments make another image
+    shell.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = PROXIED_BROKER  # and would want a proxy that is there
     with session(shell) as child:
         boxes = docker("inspect", container("agent")), docker("inspect", container("sidecar"))
         assert all("passw0rd" not in box for box in boxes)
