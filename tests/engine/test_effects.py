@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from claude_bottle.lib import seals
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 from claude_bottle.lib.pipelock import MEMORY_THAT_OPENS
 
 from tests.golden.test_golden import DIFFERENCES, declared
@@ -150,14 +151,18 @@ DECLARED = [
         Row(
             135,
             f"sidecar.{field}",
-            '["run", "--config", "/etc/pipelock.yaml", "--listen", "0.0.0.0:8888"]',
-            '["run", "--config", "/dev/stdin", "--listen", "10.*.*.*:8888"]',
+            '["run", "--config", "/etc/pipelock.yaml", "--listen", "0.0.0.0:*"]',
+            '["run", "--config", "/dev/stdin", "--listen", "10.*.*.*:*"]',
         )
         for field in ("Args", "Config.Cmd")
     ),
     Row(135, "sidecar.Config.Healthcheck.Test", '["CMD", "/pipelock", "healthcheck"]', '["NONE"]'),
     Row(135, "sidecar.HostConfig.LogConfig.Config.max-file", None, "2"),
     Row(135, "sidecar.HostConfig.LogConfig.Config.max-size", None, "5m"),
+    Row(121, f"bottle.session.env.{TOKEN_NAME}", TOKEN, TOKEN_PLACEHOLDER),
+    Row(130, "containers", '["*"]', '["claude-bottle-broker-*"]'),
+    Row(130, "sidecar.HostConfig.ExtraHosts", None, '["api.anthropic.com:127.0.0.2"]'),
+    Row(137, f'{STAGE}/pipelock.yaml.content.  - "api.anthropic.com"', "1", "2"),
     # What is in the stage dir is what it is fed.
     *(Row(92, f"sidecar files./etc{field}", "*", None) for field in (".kind", ".content", "/pipelock.yaml.*")),
     *(Row(92, f"sidecar.Config.{field}", "false", "true") for field in ("AttachStdin", "OpenStdin", "StdinOnce")),
@@ -196,7 +201,7 @@ HELD = [
     ("full", "bottle.session.env.LINES", "one\n two "),
     ("full", "bottle.session.env.NOTHING", ""),
     ("full", "bottle.session.env.ASKED", ANSWER),
-    ("full", f"bottle.session.env.{TOKEN_NAME}", TOKEN),
+    ("full", f"bottle.session.env.{TOKEN_NAME}", "*-*"),  # the token, and what stands for it
     ("full", "bottle.session.env.TERM", "vt100"),
     ("cwd", "bottle.session.cwd", f"{HOME}/workspace"),
     ("cwd", f"{WORKSPACE}/.git/objects/pack/pack-1.pack", "1000:1000 444 *"),

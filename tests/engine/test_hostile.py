@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from . import inventory
-from .conftest import AGENT, Desk, checkout, container, docker, end, found_on_engine, leftovers
+from .conftest import AGENT, ROOT, Desk, checkout, container, docker, end, found_on_engine, leftovers
 
 IMAGE = f"cb-hostile-{os.getpid()}"
+BROKER = f"{IMAGE}-broker"
 WORKSPACE, SKILL = "/home/node/workspace", "/home/node/.claude/skills/shared"
 OWNED = "\x1b]0;owned\x07\u202e\u200b"  # a window's title, and what turns and hides text
 PASSWORD = f"proxy-password-{os.urandom(8).hex()}"
@@ -137,12 +138,14 @@ def hostile(sharing: inventory.Sharing, tmp_path_factory: pytest.TempPathFactory
     desk.launcher = checkout(folder / "clone", IMAGE)
     desk.env["CLAUDE_BOTTLE_IMAGE"] = IMAGE
     docker("rmi", "-f", IMAGE)  # the older builder makes another one with a proxy
+    docker("build", "-q", "-t", BROKER, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
+    desk.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = BROKER
     before = inventory.everything()
     child = desk.terminal("start", "-y", "--cwd", desk.agent)
     child.expect_exact("attaching to claude-bottle-")
     yield Scene(desk, container("agent", desk.agent), str(child.before), key.read_text().splitlines()[1])
     end(child)
-    docker("rmi", "-f", IMAGE)
+    docker("rmi", "-f", IMAGE, BROKER)
     assert leftovers(desk) == []
     left = inventory.new(before, inventory.everything(), sharing.alone())
     assert left == [], "\n".join(left)
