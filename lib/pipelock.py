@@ -167,7 +167,7 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     connect = ["network", "connect", "--ip", sidecar_address(egress.subnet), egress.identity, sidecar]
     yield from docker.docker_step(engine, "pipelock: docker network connect", connect)
     words = ["start", "-ai", sidecar]
-    call = engine.call(words, seconds=HEALTHY_SECONDS, stdin=[log.encode(yaml)], interruptible=True)
+    call = engine.call(words, stdin=[log.encode(yaml)], interruptible=True)
     talk, started = yield from docker.start(lambda: attach(call))
     watch = Watch(engine, sidecar, talk)
     if not started.ok:

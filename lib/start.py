@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from claude_bottle.lib import approved, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.host import calls, run, slots, terminal, wait
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -108,11 +109,26 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     receipt.begin()
     gc.enable()  # a session may be long
     launch = Launch(engine, planned, journal, staged, secrets.payload())
-    made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
+    with slots.start_slot(engine.facts.cpus, _turn()):
+        made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
     agent, proof = made["agent"], made["proof"]
     receipt.tested(engine, agent.identity, made["sidecar"].identity, proof.probes)
     proof.require()
     return session.attach(engine, planned, agent.identity, agent.name, made["watch"])
+
+
+def _turn() -> Callable[[], float]:
+    """Return what is called while other starts have to end first: it says so once, and heeds signals."""
+    said: list[bool] = []
+
+    def check() -> float:
+        wait.check_signals()
+        if not said:
+            said.append(True)
+            log.log_info("waiting for other starts")
+        return math.inf
+
+    return check
 
 
 def _remember(planned: plan.Plan) -> None:

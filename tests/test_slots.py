@@ -1,4 +1,4 @@
-"""How many launchers remove things at the same time."""
+"""How many launchers remove things, or start, at the same time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.host import locks
-from claude_bottle.lib.teardown import slots
+from claude_bottle.lib.host import locks, slots
 
 from tests.checkout import clone
 from tests.conftest import ROOT
@@ -34,7 +33,7 @@ def test_a_teardown_waits_for_its_turn_and_has_it_when_another_launcher_is_kille
     (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
     run = Run(tmp_path / "run")
     run.words[0] = copy / "cli.sh"
-    files = sorted(copy.glob("lib/*.py"))[: slots.SLOTS]
+    files = sorted(copy.glob("lib/*.py"))[: slots.REMOVALS]
     with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
         assert others.stdout and others.stdout.readline() == "held\n"
         child = run.begin()
@@ -61,13 +60,13 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [tmp_path / f"{number}.py" for number in range(slots.SLOTS + 1)]  # one more than there are slots
+    files = [tmp_path / f"{number}.py" for number in range(slots.REMOVALS + 1)]  # one more than there are slots
     for file in files:
         file.touch()
     monkeypatch.setattr(slots, "_LIB", tmp_path)
     waits: list[float] = []
     with ExitStack() as stack:
-        others = [stack.enter_context(holder(file)) for file in files[: slots.SLOTS]]
+        others = [stack.enter_context(holder(file)) for file in files[: slots.REMOVALS]]
 
         def check() -> float:
             waits.append(time.monotonic())
@@ -77,6 +76,40 @@ def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
             return math.inf
 
         with slots.removal_slot(time.monotonic() + 60, check):
-            assert [locks.free_one([file]) for file in files[: slots.SLOTS]] == [None] * slots.SLOTS
-            assert [other.poll() is None for other in others] == [number != 5 for number in range(slots.SLOTS)]
+            assert [locks.free_one([file]) for file in files[: slots.REMOVALS]] == [None] * slots.REMOVALS
+            assert [other.poll() is None for other in others] == [number != 5 for number in range(slots.REMOVALS)]
     assert len(waits) == 3
+
+
+def test_a_start_waits_for_its_turn_and_says_so(tmp_path: Path) -> None:
+    copy = clone(tmp_path / "copy")
+    (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
+    run = Run(tmp_path / "run")
+    run.words[0] = copy / "cli.sh"
+    files = sorted(copy.glob("lib/*.py"))[slots.REMOVALS :][: slots.STARTS]
+    with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
+        assert others.stdout and others.stdout.readline() == "held\n"
+        child = run.begin()
+        assert child.stderr
+        assert any("waiting for other starts" in line for line in iter(child.stderr.readline, ""))
+        assert [argv for argv in run.fake.argvs() if argv[:1] == ["create"] or argv[:2] == ["network", "create"]] == []
+        others.send_signal(signal.SIGKILL)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (0, []), err
+
+
+def test_a_start_that_waits_ends_at_a_signal(tmp_path: Path) -> None:
+    copy = clone(tmp_path / "copy")
+    (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
+    run = Run(tmp_path / "run")
+    run.words[0] = copy / "cli.sh"
+    files = sorted(copy.glob("lib/*.py"))[slots.REMOVALS :][: slots.STARTS]
+    with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
+        assert others.stdout and others.stdout.readline() == "held\n"
+        child = run.begin()
+        assert child.stderr
+        assert any("waiting for other starts" in line for line in iter(child.stderr.readline, ""))
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=60)
+        assert (child.returncode, run.leftovers()) == (128 + signal.SIGTERM, [])
+        others.send_signal(signal.SIGKILL)

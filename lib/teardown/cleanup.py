@@ -13,10 +13,10 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.host.calls import perform
+from claude_bottle.lib.host.slots import removal_slot
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
 from claude_bottle.lib.teardown.journal import Journal
-from claude_bottle.lib.teardown.slots import removal_slot
 
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
 LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about
