@@ -346,14 +346,25 @@ def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: 
 
 
 def _known(engine: Engine, image: Image) -> Work[str]:
-    """Find the first of an image's answers that the engine knows."""
+    """Find what a build on an image may call it: the tag while that is its own, for BuildKit takes an id for a name.
+
+    Another checkout may have moved the tag by now; then the first of its answers that the engine knows.
+    """
     failure = ""
     for answer in image.answers:
-        look = yield engine.question(["image", "inspect", "--format", "{{.Id}}", answer])
+        look, tagged = yield from _ids(engine, answer, image.tag)
         if look.ok:
-            return answer
+            return image.tag if tagged.ok and tagged.text == look.text else answer
         failure = look.failure
     raise image.unknown(failure)
+
+
+def _ids(engine: Engine, *names: str) -> Work[list[run.Result]]:
+    """Ask for the ids of some images."""
+    found = []
+    for name in names:
+        found.append((yield engine.question(["image", "inspect", "--format", "{{.Id}}", name])))
+    return found
 
 
 def _build(

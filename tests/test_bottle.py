@@ -245,3 +245,12 @@ def test_a_bottle_made_from_an_id_is_listed_with_its_tag(tmp_path: Path) -> None
     run.env["CLAUDE_BOTTLE_IMAGE"] = "my/own:tag"
     assert ended(run)[0] == 0
     assert "\tmy/own:tag\t" in (tmp_path / "listed").read_text()
+
+
+def test_what_is_built_on_the_image_names_it_by_its_tag(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.env["CLAUDE_BOTTLE_DERIVED_IMAGE"] = "mine:1"
+    status, err = ended(run)
+    assert status == 0, err
+    (derived,) = [image for image in run.fake.images() if image["name"] == "mine:1"]
+    assert derived["from"].startswith("FROM claude-bottle:latest\n")
