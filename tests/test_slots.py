@@ -81,10 +81,12 @@ def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
     assert len(waits) == 3
 
 
-def test_a_start_waits_for_its_turn_and_says_so(tmp_path: Path) -> None:
-    copy = clone(tmp_path / "copy")
+@contextmanager
+def waiting(folder: Path) -> Iterator[tuple[Run, subprocess.Popen[str], subprocess.Popen[str]]]:
+    """A start that waits, and the process that has all of the slots."""
+    copy = clone(folder / "copy")
     (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
-    run = Run(tmp_path / "run")
+    run = Run(folder / "run")
     run.words[0] = copy / "cli.sh"
     files = sorted(copy.glob("lib/*.py"))[slots.REMOVALS :][: slots.STARTS]
     with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
@@ -92,24 +94,20 @@ def test_a_start_waits_for_its_turn_and_says_so(tmp_path: Path) -> None:
         child = run.begin()
         assert child.stderr
         assert any("waiting for other starts" in line for line in iter(child.stderr.readline, ""))
-        assert [argv for argv in run.fake.argvs() if "create" in argv[:2]] == []
-        others.send_signal(signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
-    assert (child.returncode, run.leftovers()) == (0, []), err
+        assert [argv for argv in run.fake.argvs() if argv[:1] == ["create"] or argv[:2] == ["network", "create"]] == []
+        yield run, child, others
+        others.kill()
+
+
+def test_a_start_waits_for_its_turn_and_says_so(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (run, child, others):
+        others.kill()
+        _, err = child.communicate(timeout=60)
+        assert (child.returncode, run.leftovers()) == (0, []), err
 
 
 def test_a_start_that_waits_ends_at_a_signal(tmp_path: Path) -> None:
-    copy = clone(tmp_path / "copy")
-    (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
-    run = Run(tmp_path / "run")
-    run.words[0] = copy / "cli.sh"
-    files = sorted(copy.glob("lib/*.py"))[slots.REMOVALS :][: slots.STARTS]
-    with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
-        assert others.stdout and others.stdout.readline() == "held\n"
-        child = run.begin()
-        assert child.stderr
-        assert any("waiting for other starts" in line for line in iter(child.stderr.readline, ""))
+    with waiting(tmp_path) as (run, child, _):
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=60)
         assert (child.returncode, run.leftovers()) == (128 + signal.SIGTERM, [])
-        others.send_signal(signal.SIGKILL)
