@@ -13,7 +13,7 @@ from claude_bottle.lib import env, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import ERR, OUT, Wish, Work, finish
+from claude_bottle.lib.host.calls import ERR, OUT, Call, Wish, Work, finish
 from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -350,21 +350,17 @@ def _known(engine: Engine, image: Image) -> Work[str]:
 
     Another checkout may have moved the tag by now; then the first of its answers that the engine knows.
     """
-    failure = ""
+
+    def identity(name: str) -> Call:
+        return engine.question(["image", "inspect", "--format", "{{.Id}}", name])
+
+    tagged, failure = (yield identity(image.tag)), ""
     for answer in image.answers:
-        look, tagged = yield from _ids(engine, answer, image.tag)
+        look = yield identity(answer)
         if look.ok:
             return image.tag if tagged.ok and tagged.text == look.text else answer
         failure = look.failure
     raise image.unknown(failure)
-
-
-def _ids(engine: Engine, *names: str) -> Work[list[run.Result]]:
-    """Ask for the ids of some images."""
-    found = []
-    for name in names:
-        found.append((yield engine.question(["image", "inspect", "--format", "{{.Id}}", name])))
-    return found
 
 
 def _build(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from claude_bottle.lib.host.locks import locked
@@ -17,28 +17,24 @@ REMOVALS, STARTS, STARTS_A_CPU = 8, 16, 4
 _LIB = Path(__file__).resolve().parents[1]
 
 
-@contextmanager
-def removal_slot(until: float, check: Callable[[], float]) -> Iterator[None]:
-    """Hold a slot for removals while the block runs; after a time, or where files cannot be locked, go on without.
+def removal_slot(until: float, check: Callable[[], float]) -> AbstractContextManager[None]:
+    """Return what holds a slot for removals while its block runs; after a time, or without locks, it goes on without.
 
     Args:
         until: seconds of ``time.monotonic()``.
         check: called before each wait; may raise, and returns when to call it again at the latest.
     """
-    with _slot(0, REMOVALS, until, check):
-        yield
+    return _slot(0, REMOVALS, until, check)
 
 
-@contextmanager
-def start_slot(cpus: int, check: Callable[[], float]) -> Iterator[None]:
-    """Hold a slot for starts while the block runs; where files cannot be locked, go on without.
+def start_slot(cpus: int, check: Callable[[], float]) -> AbstractContextManager[None]:
+    """Return what holds a slot for starts while its block runs; where files cannot be locked, it goes on without.
 
     Args:
-        cpus: of the engine's machine: where there are many, more starts go at once.
+        cpus: of the engine's machine: where there are many, more starts go at once, as far as there are files.
         check: see ``removal_slot``.
     """
-    with _slot(REMOVALS, max(STARTS, STARTS_A_CPU * cpus), math.inf, check):
-        yield
+    return _slot(REMOVALS, max(STARTS, STARTS_A_CPU * cpus), math.inf, check)
 
 
 @contextmanager
