@@ -34,10 +34,12 @@ class Place:
 
     Args:
         folder: an empty folder.
+        broker: an image for it that is there; without one each launch builds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, broker: str = "") -> None:
         self.folder = folder
+        self.broker = broker
         folder.mkdir(exist_ok=True)
         self.checkout = clone(folder / "checkout")
         if (ROOT / ".venv-run").is_dir():
@@ -81,8 +83,11 @@ class One:
         self.folder = place.folder / f"launch-{number}"
         self.desk = Desk(self.folder, f"{RUN}-{number}")
         self.mark = f"{RUN}-{number}-"  # no other one begins so
+        self.desk.manifest({"egress": {"inspect": {"api.anthropic.com": False}}})  # the stub opens no TLS
         self.shim = self.folder / "bin"
         self.env = {**self.desk.env, MARK: self.mark, "CLAUDE_BOTTLE_IMAGE": IMAGE}
+        if place.broker:
+            self.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = place.broker
         if tmp:
             self.env["TMPDIR"] = str(tmp)
         if fault is not None:
@@ -177,11 +182,16 @@ def remove(slug: str) -> None:
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[Place]:
-    """Yield a place whose image is built; the image goes afterwards, and so do launches that are left."""
+def place(folder: Path, broker: str = "") -> Iterator[Place]:
+    """Yield a place whose image is built; the image goes afterwards, and so do launches that are left.
+
+    Args:
+        folder: an empty folder, or none yet.
+        broker: see ``Place``.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):  # what runs in the background may ignore them, and its children too
         signal.signal(number, signal.default_int_handler)
-    made = Place(folder.resolve())
+    made = Place(folder.resolve(), broker)
     try:
         first = made.launch()
         try:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.engine.conftest import until
+from tests.conftest import ROOT
+from tests.engine.conftest import docker, until
 from tests.sidecar import SIDECAR
 
-IMAGES = ("node:22-slim", SIDECAR)
+BROKER = "cb-reliability-broker:latest"
+IMAGES = ("node:22-slim", SIDECAR, BROKER)
 START_SECONDS = 60
 
 
@@ -60,7 +62,8 @@ class Private:
         self.process.wait(90)
 
     def load_images(self) -> None:
-        """Bring what the launches need from the engine that answers."""
+        """Bring what the launches need from the engine that answers; this one has no network to build it in."""
+        docker("build", "-q", "-t", BROKER, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
         for image in IMAGES:
             with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
                 subprocess.run(["docker", "-H", self.host, "load", "-q"], stdin=saved.stdout, check=True, stdout=2)

@@ -15,9 +15,12 @@ from tests.bench.launch import SESSION, look_at
 from tests.engine.conftest import until
 from tests.reliability import kept
 from tests.reliability.launches import One, Place, place
-from tests.reliability.private import Private, private
+from tests.reliability.private import BROKER, Private, private
 
-POINTS = ("build", "network create internal", "create agent", "start sidecar", "exec seals", "exec session", "rm")
+POINTS = (
+    *("build", "network create internal", "create agent", "start sidecar", "create broker", "start broker"),
+    *("exec seals", "exec session", "rm"),
+)
 HOWS = ("restarts", "dies and comes back later")
 BEGIN_SECONDS = 180.0
 GIVE_UP_SECONDS = 180.0
@@ -99,7 +102,7 @@ def main(words: Sequence[str]) -> int:
     with sigterm_raises(), tempfile.TemporaryDirectory(prefix="restarts-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
-        with private(folder / "engine") as engine, place(folder / "place") as there:
+        with private(folder / "engine") as engine, place(folder / "place", BROKER) as there:
             rows = [row for keeps in both for how in HOWS for row in round_of(there, engine, how, keeps)]
             print(kept.restarts_table(rows), end="")
             if args.write:

@@ -33,8 +33,12 @@ def kind(words: list[str]) -> str:
     role = next((word.partition(ROLE)[2] for word in words if word.startswith(ROLE)), "")
     if verb in ("create", "network create") and role:
         return f"{verb} {role}"
+    if verb == "build":
+        return "build broker" if "-f" in words else "build"
+    if verb == "start" and "-ai" in words:  # the broker's comes after the sidecar's
+        return "start broker" if (HERE / "calls" / "start sidecar").exists() else "start sidecar"
     if verb == "start":
-        return "start sidecar" if "-ai" in words else "start agent"
+        return "start agent"
     if verb == "exec":
         return "exec session" if "-it" in words or "-t" in words else "exec seals"
     return VERBS.get(verb, verb)

@@ -21,7 +21,7 @@ from tests.bench.launch import SESSION
 from tests.engine.conftest import docker, until
 from tests.reliability import kept
 from tests.reliability.launches import One, Place, place
-from tests.reliability.private import Private, private
+from tests.reliability.private import BROKER, Private, private
 from tests.reliability.shim import reaper_of
 
 VICTIMS = ("nobody", "nobody", "nobody", "launcher", "reaper", "both", "client", "sidecar")
@@ -144,7 +144,7 @@ def main(words: Sequence[str]) -> int:
     with sigterm_raises(), tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
-        with private(folder / "engine") as engine, place(folder / "place") as there:
+        with private(folder / "engine") as engine, place(folder / "place", BROKER) as there:
             (there.folder / "tmp").mkdir()
             before = count(engine, there)
             began = time.monotonic()
