@@ -42,7 +42,7 @@ start() {
     docker cp - "$agent:/" <"$folder/bottle.tar"
     docker start "$agent" >/dev/null
     docker exec -i "$agent" /usr/local/bin/claude-bottle-seals /run/claude-bottle/environ claude-bottle-pipelock \
-        "$port" 30 0.25 "gateway=$(address "$inside_base" 1)" "egress=$(address "$outside_base" 1)" \
+        "$port" 120 0.25 "gateway=$(address "$inside_base" 1)" "egress=$(address "$outside_base" 1)" \
         "egress=$(address "$outside_base" 2)" host=172.17.0.1 metadata=169.254.169.254 <"$folder/values" >/dev/null
 }
 
