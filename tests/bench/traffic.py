@@ -1,6 +1,6 @@
 """scripts/traffic: what inspection and the broker cost a request, in a sidecar and a broker as the launcher makes them.
 
-Prints the tables of docs/credentials.md.
+Prints the tables of docs/bench/traffic.md.
 """
 
 from __future__ import annotations
