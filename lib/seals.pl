@@ -41,12 +41,13 @@ my $random = join q{}, map { ('a' .. 'z')[rand 26] } 1 .. 8;
 my @by_address = grep { $told{$_} } qw(gateway egress host metadata sibling);
 my %asked = map { $_ => [map { ask_address($_) } @{ $told{$_} }] } @by_address;
 my $look_up = ask_name("$random.claude-bottle.invalid");
+my @routes = routes();
 await_sidecar();
 my $openssl = program('openssl');
 my @talks = map { my $shows = $_; map { tls_talk($shows, $_) } @{ $told{$shows} // [] } } qw(minted own opened);
 begin_tls();
 my $broken = 0;
-say_seal('routes', routes());
+say_seal('routes', @routes);
 say_seal($_, answers(@{ $asked{$_} })) for @by_address;
 say_seal('names', names($look_up));
 say_seal('ipv6', ipv6());
@@ -253,6 +254,7 @@ sub await_sidecar {
         my ($status, $said) = ask_sidecar("GET /health HTTP/1.0\r\nHost: $host\r\n\r\n");
         $health = $said;
         return if defined $status && $status == 200;
+        return if $routes[0] eq 'broken'; # the sidecar's name may lead to another network, where it does not listen
         $said = "status $status" if defined $status;
         give_up("the sidecar does not answer at $host:$port: $said") if time > $end;
         select undef, undef, undef, 0.02;
