@@ -17,19 +17,18 @@ from claude_bottle.lib.network import Network
 from claude_bottle.lib.pipelock_traffic import MIB, MOST_RECEIVED, MOST_SENT, items
 from claude_bottle.lib.refused import Refused
 from claude_bottle.lib.subnets import sidecar_address
-from claude_bottle.lib.teardown.inventory import SIDECAR
+from claude_bottle.lib.teardown.inventory import SIDECAR, owner_label
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.watch import Watch, state_words
 
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
 CONFINEMENT = ("-i", "--read-only", "--user", "65534:65534")
-# A volume without a name: the one place in it that a file can be put into, and gone with the container.
+# A volume without a name: the one place in it that a file can be put into, and gone with the container. By its label it is
+# found where somebody else has removed that.
 AUTHORITY_FOLDER = "/run/claude-bottle"
-AUTHORITY = (
-    *("--mount", f"type=volume,destination={AUTHORITY_FOLDER}"),
-    *("-e", f"SSL_CERT_DIR=/etc/ssl/certs:{AUTHORITY_FOLDER}"),
-)
+AUTHORITY = f"type=volume,destination={AUTHORITY_FOLDER}"
+AUTHORITY_SETTING = ("-e", f"SSL_CERT_DIR=/etc/ssl/certs:{AUTHORITY_FOLDER}")
 USER = 65534
 # The image's own look at its health is by loopback, where this one does not listen.
 LIMITS = ("--pids-limit", "256", "--no-healthcheck")
@@ -173,7 +172,13 @@ def pipelock_create(
     """
     address, memory = sidecar_address(network.subnet), str(MEMORY_THAT_OPENS if opens else MEMORY)
     words = ["--network", network.identity, "--ip", address, "--network-alias", ALIAS]
-    words += [*AUTHORITY, *(word for host, at in brokered.items() for word in ("--add-host", f"{host}:{at}"))]
+    volume = f"{AUTHORITY},volume-label={owner_label(journal.owner.launch)}"
+    words += [
+        "--mount",
+        volume,
+        *AUTHORITY_SETTING,
+        *(word for host, at in brokered.items() for word in ("--add-host", f"{host}:{at}")),
+    ]
     words += [*CONFINEMENT, *LIMITS, "--memory", memory, "--memory-swap", memory, *LOG, "--pull", "never"]
     words += [image, "run", "--config", CONFIG, "--listen", f"{address}:{port}"]
     for name in docker.container_names(pipelock_container_name(slug)):

@@ -100,6 +100,11 @@ class FakeEngine:
         """Return the images there are."""
         return self._state("images")
 
+    def volumes(self) -> list[dict[str, Any]]:
+        """Return the volumes that no container has."""
+        there = {box["id"] for box in self.containers()}
+        return [volume for volume in self._state("volumes") if volume["of"] not in there]
+
 
 class FakeDocker(FakeEngine):
     """A docker client of a test's own and the engine behind it.

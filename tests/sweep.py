@@ -128,7 +128,7 @@ class Run:
 
     def leftovers(self) -> list[str]:
         """Return what there is beyond the sibling's, and what the sibling has lost."""
-        there = {thing["name"] for thing in (*self.fake.containers(), *self.fake.networks())}
+        there = {thing["name"] for thing in (*self.fake.containers(), *self.fake.networks(), *self.fake.volumes())}
         there |= {image["name"] for image in self.fake.images() if set(image["labels"]) - {"claude-bottle.build"}}
         kept = {thing["name"] for kind in SIBLING.values() for thing in kind}
         return sorted(there ^ kept) + [path.name for path in self.tmp.iterdir()]

@@ -298,6 +298,7 @@ def test_a_removal_that_fails_after_it_has_removed_is_no_failure(tmp_path: Path)
 
 
 def test_what_somebody_else_has_removed_counts_as_removed(tmp_path: Path) -> None:
+    """And the volume that they leave goes."""
     run = Bottle(tmp_path)
     docker = run.fake.bin / "docker"
     run.fake.session(f"{docker} rm -f claude-bottle-a-2 claude-bottle-pipelock-a; {docker} network rm {NET[9:-1]}")

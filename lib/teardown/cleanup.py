@@ -131,6 +131,7 @@ class Teardown:
         if self.journal.on_the_engine() and self._is_the_same_engine():
             for kind in (CONTAINER, NETWORK):
                 self._remove_all(kind)
+            self._remove_volumes()
 
     def _remove_known(self, kind: str) -> None:
         """Remove in one call what docker gave ids of, and believe what it says that it has removed.
@@ -182,6 +183,13 @@ class Teardown:
         for item in sorted(there, key=_turn):
             self._remove_item(item)
         self._strike_out(kind)
+
+    def _remove_volumes(self) -> None:
+        """Remove what a container has left that is gone without us."""
+        self.doing = "removing volumes"
+        failure = perform(inventory.remove_volumes(self.engine, self.journal.owner.launch))
+        if failure:
+            log.log_warn(f"could not remove a volume: {failure}", lines=True)
 
     def _remove_item(self, item: Item) -> None:
         self.doing = f"removing {item.kind} '{item.name}'"

@@ -62,9 +62,14 @@ def labels(owner: Owner, slug: str, role: str) -> list[str]:
     return [word for name, value in pairs.items() if value for word in ("--label", f"{PREFIX}{name}={value}")]
 
 
+def owner_label(launch: str) -> str:
+    """Return the label of what one launch has made."""
+    return f"{PREFIX}owner={launch}"
+
+
 def of_launch(launch: str) -> tuple[str, str]:
     """Return the filter for what one launch has made."""
-    return ("--filter", f"label={PREFIX}owner={launch}")
+    return ("--filter", f"label={owner_label(launch)}")
 
 
 def look(engine: Engine, kind: str, words: Sequence[str]) -> list[Item]:
@@ -184,3 +189,20 @@ def remove(engine: Engine, kind: str, identities: Sequence[str]) -> Work[Removal
     left = tuple(identity for identity in rest if identity in there)
     silent = f"docker {run.call_name(_REMOVES[kind])} did nothing and gave no reason"
     return Removal(left, answer.failure or silent, answer.timed_out) if left else Removal()
+
+
+def remove_volumes(engine: Engine, launch: str) -> Work[str]:
+    """Remove a launch's volumes that no container has: who removes one by hand leaves its volume.
+
+    Args:
+        engine: to ask.
+        launch: whose.
+
+    Returns:
+        Why one is still there, or an empty text.
+    """
+    there = yield engine.question(["volume", "ls", "-q", "--filter", "dangling=true", *of_launch(launch)])
+    if not there.ok or not there.text:
+        return "" if there.ok else there.failure
+    answer = yield engine.call(["volume", "rm", *there.text.split()])
+    return "" if answer.ok else answer.failure

@@ -41,8 +41,8 @@ is looked for in a run of its own. Every run is in `docs/bench/`. A cell has the
 quartiles and the most; a ratio is the median of the pairs'. A machine that has other work to do tells little.
 
 The sidecar is a stub that starts in milliseconds, as the real one does (`tests/bench/sidecar`); another one is measured
-with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broker, processor time for each MB among that, `scripts/traffic`
-measures: [traffic.md](bench/traffic.md).
+with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broker, processor time for each MB with it,
+`scripts/traffic` measures: [traffic.md](bench/traffic.md).
 
 ## Where a target is not met
 

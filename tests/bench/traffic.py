@@ -103,7 +103,8 @@ class Road:
         text = pipelock.pipelock_yaml(hosts, [], str(PORT), (), watched, brokered, dlp)
         places = broker_config.addresses(brokered)
         self.box.ip = str(self.lab.public_net[-6])
-        words = ["--network", self.lab.public, "--ip", self.box.ip, "--dns", self.lab.public_ip, *pipelock.AUTHORITY]
+        words = ["--network", self.lab.public, "--ip", self.box.ip, "--dns", self.lab.public_ip]
+        words += ["--mount", pipelock.AUTHORITY, *pipelock.AUTHORITY_SETTING]
         words += [word for host, at in places.items() for word in ("--add-host", f"{host}:{at}")]
         words += [*pipelock.CONFINEMENT, *pipelock.LIMITS, "--memory", str(memory), "--memory-swap", str(memory)]
         words += [SIDECAR, "run", "--config", pipelock.CONFIG, "--listen", f"{self.box.ip}:{PORT}"]
