@@ -24,8 +24,8 @@ from claude_bottle.lib.watch import Watch, state_words
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"
 CONFINEMENT = ("-i", "--read-only", "--user", "65534:65534")
-# A volume without a name: the one place in it that a file can be put into, and gone with the container. Its label finds it
-# where somebody else has removed that.
+# A volume without a name: the one place in it that a file can be put into, and gone with the container. Its label
+# finds it where somebody else has removed that.
 AUTHORITY_FOLDER = "/run/claude-bottle"
 AUTHORITY = f"type=volume,destination={AUTHORITY_FOLDER}"
 AUTHORITY_SETTING = ("-e", f"SSL_CERT_DIR=/etc/ssl/certs:{AUTHORITY_FOLDER}")
