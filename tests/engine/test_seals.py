@@ -20,8 +20,9 @@ from claude_bottle.lib.credentials import MODEL_HOST
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
-from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, docker, end, until
+from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, docker, end, leftovers, until
 
+ALONE = f"{AGENT}-alone"
 DOCKER = shutil.which("docker") or "docker"
 RESOLVER = "127.0.0.2"
 SHIM = """#!/bin/bash
@@ -86,6 +87,15 @@ BREAKS = {
 NO_WAY_TO_BROKER = "[[ $1 == create && $all == *role=sidecar* ]] && without '--add-host *'"
 
 
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk of an agent that no scenery looks after: there a sidecar has one more network, with the model's host."""
+    made = Desk(tmp_path / "desk", ALONE)
+    yield made
+    made.close()
+    until(lambda: not leftovers(made), 30)
+
+
 @pytest.fixture(autouse=True)
 def metadata() -> Iterator[None]:
     """What a broken bottle reaches at the clouds' address is this machine; a killed run may have left it so."""
@@ -106,7 +116,7 @@ def shim(desk: Desk, folder: Path, change: str) -> None:
 
 def refused(desk: Desk, seal: str, said: str) -> None:
     """Hold a start to what it does with a broken seal: no session, one line, and nothing stays (the desk looks)."""
-    done = desk.run("start", "-y", AGENT, "--", "-p", "hello")
+    done = desk.run("start", "-y", ALONE, "--", "-p", "hello")
     errors = [line for line in done.stderr.splitlines() if ": error: " in line]
     print(errors, done.stderr.splitlines()[-1])
     assert done.returncode == 1 and len(errors) == 1, done.stderr
@@ -138,7 +148,7 @@ def test_an_images_own_value_of_a_credential_is_found(desk: Desk, tmp_path: Path
 
 def test_a_bottle_without_credentials_proves_the_other_seals(desk: Desk) -> None:
     desk.env["CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"] = "1"
-    done = desk.run("start", "-y", AGENT, "--", "--version")
+    done = desk.run("start", "-y", ALONE, "--", "--version")
     assert done.returncode == 0 and "sealed: 9 of 9 probes" in done.stderr, done.stderr
 
 
@@ -146,7 +156,7 @@ def test_the_receipt_names_the_seal_that_is_broken_and_what_ran(desk: Desk, tmp_
     change, said = BREAKS["capabilities"]
     shim(desk, tmp_path / "bin", change)
     path = tmp_path / "receipt.json"
-    done = desk.run("start", "-y", "--receipt", str(path), AGENT)
+    done = desk.run("start", "-y", "--receipt", str(path), ALONE)
     found = json.loads(path.read_text())
     broken = [
         (probe["name"], probe["detail"][: len(said)]) for probe in found["probes"] if probe["outcome"] == "broken"
@@ -191,7 +201,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
     swap = f"if [[ $1 == start && $2 != -ai ]]; then {moment}; fi\n" if old else ""
     shim(desk, tmp_path / "bin", f"{swap}is_agent && without '--dns *' '--dns-opt *'")
     if not old:
-        done = desk.run("start", "-y", AGENT, "--", "--version")
+        done = desk.run("start", "-y", ALONE, "--", "--version")
         assert done.returncode == 0 and "sealed: 12 of 12 probes" in done.stderr, done.stderr
         return
     with resolver() as asked:
@@ -200,7 +210,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
 
 
 def test_all_seals_hold_at_a_start(desk: Desk) -> None:
-    done = desk.run("start", "-y", AGENT, "--", "--version")
+    done = desk.run("start", "-y", ALONE, "--", "--version")
     said = re.search(r"^claude-bottle: sealed: 12 of 12 probes \(\d+\.\d s\)$", done.stderr, re.MULTILINE)
     assert done.returncode == 0 and said, done.stderr
 
@@ -211,15 +221,15 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 def test_verify_looks_closely_and_leaves_nothing(desk: Desk) -> None:
     """Beside a bottle that runs, whose addresses are looked at too; nothing is asked, and no secret is there."""
-    other = desk.terminal("start", "-y", AGENT)
-    until(lambda: container("agent"))
+    other = desk.terminal("start", "-y", ALONE)
+    until(lambda: container("agent", ALONE))
     other.expect_exact("attaching to")
     values = ({"command": ["touch", str(desk.home / "ran")]}, "?what", "${NOT_SET_ANYWHERE}")
     credentials = {
         name: {"value": value, "hosts": [f"{name.lower()}.test"]} for name, value in zip("ABC", values, strict=True)
     }
     desk.manifest({"env": {"ASKED": "?what", "TAKEN": "${NOT_SET_ANYWHERE}"}, "credentials": credentials})
-    done = desk.run("verify", AGENT)
+    done = desk.run("verify", ALONE)
     assert not (desk.home / "ran").exists()
     assert done.returncode == 0, done.stderr
     found = rows(done)
@@ -233,7 +243,7 @@ def test_verify_looks_closely_and_leaves_nothing(desk: Desk) -> None:
 def test_verify_finds_what_is_broken(desk: Desk, tmp_path: Path) -> None:
     change, said = BREAKS["routes"]
     shim(desk, tmp_path / "bin", change)
-    done = desk.run("verify", AGENT)
+    done = desk.run("verify", ALONE)
     assert done.returncode == 1 and rows(done)["routes"] == "broken" and said in done.stderr, done.stderr
 
 
@@ -260,7 +270,7 @@ LEAKS = {
 def test_verify_finds_a_value_that_is_where_it_must_not_be(desk: Desk, tmp_path: Path, place: str) -> None:
     quickly = "[[ $1 == exec && $all == *seals* ]] && without '--thorough *'"  # the rest takes its time
     shim(desk, tmp_path / "bin", f"{LEAKS[place]}\n{quickly}")
-    done = desk.run("verify", AGENT)
+    done = desk.run("verify", ALONE)
     assert done.returncode == 1 and rows(done).get("secrets") == "broken", done.stderr
     said = f"the bottle is not sealed: secrets: the value of CLAUDE_CODE_OAUTH_TOKEN is in {place}"
     assert said in done.stderr and TOKEN not in done.stderr + done.stdout
@@ -279,9 +289,9 @@ def test_the_token_is_not_in_a_bottle_whose_seal_is_broken(desk: Desk, tmp_path:
     os.mkfifo(tmp_path / "go")
     shim(desk, tmp_path / "bin", f"{change}\n{hold}")
     child = subprocess.Popen(
-        [desk.launcher, "start", "-y", AGENT], cwd=desk.cwd, env=desk.env, stdin=-3, stdout=-3, stderr=-3
+        [desk.launcher, "start", "-y", ALONE], cwd=desk.cwd, env=desk.env, stdin=-3, stdout=-3, stderr=-3
     )
     until(lambda: (tmp_path / "there").exists())
-    there = docker("exec", container("agent"), "ls", "-A", "/run/claude-bottle")
+    there = docker("exec", container("agent", ALONE), "ls", "-A", "/run/claude-bottle")
     (tmp_path / "go").write_text("\n")
     assert child.wait(60) == 1 and there == ""
