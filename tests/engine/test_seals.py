@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -211,8 +210,7 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
 
 def test_all_seals_hold_at_a_start(desk: Desk) -> None:
     done = desk.run("start", "-y", ALONE, "--", "--version")
-    said = re.search(r"^claude-bottle: sealed: 12 of 12 probes \(\d+\.\d s\)$", done.stderr, re.MULTILINE)
-    assert done.returncode == 0 and said, done.stderr
+    assert done.returncode == 0 and "claude-bottle: sealed: 12 of 12 probes (0." in done.stderr, done.stderr
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
