@@ -52,7 +52,8 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broke
   two processors are busy with it. The self-test alone listens for a quarter of a second, and the shell has none;
   before it, the ratio was 0.65 on 20.10 and 0.71 on 28.
 - Fifteen at once: both processors are the engine's from the first start to the last; who asks makes little difference.
-  The self-tests of fifteen bottles are in it, which the shell has not. On 28 other work went on beside some rounds.
+  The self-tests of fifteen bottles are in it, which the shell has not. On 28 other work went on beside some rounds;
+  beside those of other numbers, on both engines, small work did.
 - Docker calls: two are the look for what killed launches have left; they are made beside the sidecar's and the agent's
   start, and nothing waits for them but the session, where they come last.
 - `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
