@@ -44,7 +44,7 @@ class GitHost:
 def git_host(desk: Desk) -> Iterator[GitHost]:
     scenery = Scenery(PROJECT, [AGENT])
     docker("network", "create", "--subnet", free_subnet(), scenery.network)
-    aliases = ("--network-alias", "git.test", "--network-alias", "wrong.test")
+    aliases = ("--network-alias", "forge.test", "--network-alias", "wrong.test")
     host = GitHost(docker("run", "-d", "--network", scenery.network, *aliases, GIT_HOST))
     try:
         until(lambda: host.run("ssh-keyscan -p 2222 -t ed25519 127.0.0.1 2>/dev/null | wc -l") == "1")
@@ -72,8 +72,8 @@ def bottle(desk: Desk, git_host: GitHost, tmp_path: Path) -> Iterator[pexpect.sp
     git_host.run(f"echo '{public}' >/home/git/.ssh/authorized_keys && chown -R git /home/git/.ssh")
     other = " ".join(make_key(tmp_path / "other").split()[:2])
     entries = [
-        entry("forge", "git.test", 22),
-        entry("pinned", "git.test", 2222, git_host.host_key()),
+        entry("forge", "forge.test", 22),
+        entry("pinned", "forge.test", 2222, git_host.host_key()),
         entry("wrong", "wrong.test", 22, other),
         entry("by-address", git_host.address, 22),
     ]
