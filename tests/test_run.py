@@ -95,6 +95,21 @@ def test_the_watcher_hears_of_each_process_and_of_its_end(tmp_path: Path, monkey
     assert len(Heard.began) == 3 and Heard.began == Heard.ended_
 
 
+def test_what_the_user_watches_comes_in_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        said.append(data)
+        if b"other\n" in said:
+            (tmp_path / "shown").touch()
+
+    monkeypatch.setattr(calls.log, "write", write)
+    wait = f"until [ -e {tmp_path}/shown ]; do sleep 0.01; done"
+    engine = fake_docker(tmp_path, monkeypatch, f"printf 'a ' >&2; echo other; {wait}; printf 'line\nlast' >&2").engine
+    capture(engine, ["build"], seconds=30, shown=(OUT, ERR))
+    assert [data for data in said if data] == [b"other\n", b"a line\n", b"last"]
+
+
 def test_bytes_pass_through_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fake_docker(tmp_path, monkeypatch, "cat; printf 'b\\377d' >&2; exit 3").engine
     data = bytes(range(256)) * 4096

@@ -77,6 +77,7 @@ class Talk:
         self._open = set(self._names)
         self._said = {OUT: b"", ERR: b""}
         self._pieces: dict[str, list[bytes]] = {OUT: [], ERR: []}
+        self._line = {OUT: b"", ERR: b""}  # the last one, which has no end yet
         self._deadline = time.monotonic() + self.call.seconds
 
     @property
@@ -145,13 +146,23 @@ class Talk:
             pass
 
     def show(self) -> None:
-        """Write what the user watches; while a reader of ours pauses, nobody counts its silence."""
+        """Write what the user watches, in whole lines: two may talk at once.
+
+        While a reader of ours pauses, nobody counts its silence.
+        """
         if self.call.shown:
             began = time.monotonic()
             for name in self.call.shown:
-                log.write(b"".join(self._pieces[name]))
+                self._show(name)
             self._deadline += time.monotonic() - began
             self._keep_the_end()
+
+    def _show(self, name: str) -> None:
+        said = self._line[name] + b"".join(self._pieces[name])
+        is_open = any(self._names[fd] == name for fd in self._open)
+        end = said.rfind(b"\n") + 1 if is_open and len(said) < CHUNK else len(said)
+        self._line[name] = said[end:]
+        log.write(said[:end])
 
     def _keep_the_end(self) -> None:
         for name, pieces in self._pieces.items():
@@ -169,6 +180,7 @@ class Talk:
         timed_out = self.process.poll() is None and self._late
         status = run.reap(self.process) if self.process.poll() is not None else run.stop(self.process)
         self._open.clear()
+        self.show()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
                 stream.close()
