@@ -256,7 +256,7 @@ def docker_compose_project_name(sharing: inventory.Sharing) -> str:
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     """Begin with what a killed run of the same name may have left."""
-    return ["down -v", "up --wait"]
+    return ["down -v", "up --detach"]
 
 
 @pytest.fixture(scope="session")
@@ -274,6 +274,7 @@ def stopped_in_order(docker_compose_project_name: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def running_scenery(stopped_in_order: None, docker_services: object) -> Iterator[Scenery]:
+    scenery_program.await_ready(PROJECT)
     with Scenery(PROJECT, [AGENT]).watching() as running:
         yield running
 
