@@ -95,7 +95,7 @@ def test_a_manifests_values_are_the_sessions_alone(shell: Desk) -> None:
         "PERL5OPT": "-Mnone",
         "LD_DEBUG": "libs",  # whoever heeds it leaves a file with its number
         "LD_DEBUG_OUTPUT": "/tmp/loader",
-        "PLAIN": "4711",
+        "PLAIN": "plain-4711",
     }
     shell.manifest({"env": env, "ssh": keys}, {"skills": skills})
     with session(shell, "--cwd") as child:
@@ -104,7 +104,7 @@ def test_a_manifests_values_are_the_sessions_alone(shell: Desk) -> None:
         assert [name for name in env if f'"{name}=' in kept and name != "PATH"] == []
         assert ask(child, f"/usr/bin/test -e {STEERED}; echo $?") == "1\n"
         assert ask(child, "/usr/bin/find /tmp -name 'loader.*' -user root | /usr/bin/wc -l") == "0\n"
-        assert ask(child, "/usr/bin/tr '\\0' '\\n' </proc/$$/environ | /usr/bin/grep -c 'PLAIN=4711'") == "1\n"
+        assert ask(child, "/usr/bin/tr '\\0' '\\n' </proc/$$/environ | /usr/bin/grep -c 'PLAIN=plain-4711'") == "1\n"
         assert ask(child, "echo $PATH") == env["PATH"] + "\n"
         socket = "SSH_AUTH_SOCK=/run/claude-bottle-agent-public.sock"
         assert ask(child, f"{socket} /usr/bin/ssh-add -l | /usr/bin/wc -l") == "1\n"

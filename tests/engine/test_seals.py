@@ -47,7 +47,12 @@ exec "$real" "${{words[@]}}"
 BREAKS = {
     "gateway": ("without '--opt *inhibit_ipv4*'", "tcp 10."),
     "routes": (
-        '[[ $1 == start && $2 != -ai ]] && "$real" network connect "claude-bottle-egress-$agent" "$2" >/dev/null',
+        "if [[ $1 == start && $2 != -ai ]]; then\n"
+        "    egress=claude-bottle-egress-$agent form='{{(index .IPAM.Config 0).Subnet}}'\n"
+        '    first=$("$real" network inspect -f "$form" "$egress")\n'
+        "    first=${first%/*} # its second address is the sidecar's, which may not be up yet\n"
+        '    "$real" network connect --ip "${first%.*}.$((${first##*.} + 5))" "$egress" "$2" >/dev/null\n'
+        "fi",
         "another network, by ",
     ),
     "capabilities": ("is_agent && without '--cap-drop ALL'", "CapBnd is "),
