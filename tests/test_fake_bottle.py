@@ -187,7 +187,7 @@ def test_a_proof_ends_with_its_bottle_or_the_engine(fake: FakeDocker) -> None:
     make_bottle(fake)
     ask(fake, f"start {AGENT}")
     waiting = begin(fake, f"{PROVE} 20", b"A=1\0")
-    assert until(lambda: ["exec"] in [argv[:1] for argv in fake.argvs()])
+    assert until((fake.folder / "proving").exists)
     fake.down()
     assert ended(waiting)[2] == 255
     fake.up()
