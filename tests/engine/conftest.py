@@ -34,6 +34,7 @@ SHELL_IMAGE = f"cb-shell-{os.getpid()}"
 CLIENTS_IMAGE = f"{SHELL_IMAGE}-clients"
 SHELL_BASE = f"{SHELL_IMAGE}-base"  # every start of every checkout moves the usual tag
 CLIENTS = "cb-clients:latest"
+BENCH_SIDECAR = "cb-bench-sidecar:latest"  # of scripts/reliability
 TRUSTING_BOTTLE = "cb-trusting-bottle:latest"
 AMID_SCENERY: dict[str, str] = {}  # a launcher's environment there, once its images are built
 SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
@@ -200,12 +201,13 @@ def found_on_engine(*values: str) -> list[str]:
 
 
 def build_images() -> None:
-    """Build the images that stay: the bottle's, a host with ssh, and those that trust the scenery's authority."""
+    """Build the images that stay: the bottle's, the tests' own, and those that trust the scenery's authority."""
     scenery_program.build_image()
     images = ROOT / "fixtures" / "images"
     docker("build", "-q", "-t", "claude-bottle:latest", str(ROOT))
     docker("build", "-q", "-t", GIT_HOST, str(images / "git"))
     docker("build", "-q", "-t", CLIENTS, str(images / "clients"))
+    docker("build", "-q", "-t", BENCH_SIDECAR, str(ROOT / "tests" / "bench" / "sidecar"))
     scenery_program.trusting(CLIENTS, TRUSTING_BOTTLE)
     AMID_SCENERY.update(scenery_program.amid(SIDECAR))
 
