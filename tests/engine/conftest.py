@@ -137,7 +137,12 @@ def leftovers(desk: Desk) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path / "desk")
+    yield from desk_of(tmp_path / "desk", AGENT)
+
+
+def desk_of(folder: Path, agent: str) -> Iterator[Desk]:
+    """Yield a desk; at its end nothing of its agent's may be left."""
+    made = Desk(folder, agent)
     yield made
     made.close()
     until(lambda: not leftovers(made), 30)

@@ -19,7 +19,7 @@ from claude_bottle.lib.credentials import MODEL_HOST
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR
 
-from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, docker, end, leftovers, until
+from .conftest import AGENT, SHELL_BASE, SHELL_IMAGE, TOKEN, Desk, checkout, container, desk_of, docker, end, until
 
 ALONE = f"{AGENT}-alone"
 DOCKER = shutil.which("docker") or "docker"
@@ -94,10 +94,7 @@ NO_WAY_TO_BROKER = "[[ $1 == create && $all == *role=sidecar* ]] && without '--a
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """A desk of an agent that no scenery looks after: there a sidecar has one more network, with the model's host."""
-    made = Desk(tmp_path / "desk", ALONE)
-    yield made
-    made.close()
-    until(lambda: not leftovers(made), 30)
+    yield from desk_of(tmp_path / "desk", ALONE)
 
 
 @pytest.fixture(autouse=True)
