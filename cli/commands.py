@@ -14,6 +14,7 @@ CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
+STOP_USAGE = "stop <agent>|--all"
 
 
 @click.group(invoke_without_command=True, add_help_option=False)
@@ -61,6 +62,16 @@ def edit(agent: str) -> int:
     from claude_bottle.lib.manifest_edit import edit as run_edit
 
     return run_edit(agent, os.environ, logical_cwd())
+
+
+@commands.command("exec", cls=ShellCommand, usage="exec <agent> [--] <command> [args...]")
+@click.argument("agent")
+@click.argument("command", nargs=-1)
+def exec_command(agent: str, command: tuple[str, ...]) -> int:
+    """Run a command in a running bottle."""
+    from claude_bottle.lib.exec_command import exec_command as run_exec
+
+    return run_exec(agent, command)
 
 
 @commands.command("info", cls=ShellCommand, usage="info <agent>")
@@ -126,6 +137,20 @@ def start(
 
     request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
+@commands.command("stop", cls=ShellCommand, usage=STOP_USAGE)
+@click.option("--all", "everybody", is_flag=True)
+@click.argument("agent", required=False)
+def stop(everybody: bool, agent: str | None) -> int:
+    """End one bottle, or all of the user's."""
+    from claude_bottle.lib.stop import stop as run_stop
+
+    if everybody and agent:
+        raise UsageError(f"unexpected argument: {agent}", STOP_USAGE)
+    if not everybody and not agent:
+        raise UsageError("missing agent name", STOP_USAGE)
+    return run_stop(agent or "")
 
 
 @commands.command("verify", cls=ShellCommand, usage="verify <agent>")

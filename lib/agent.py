@@ -25,6 +25,7 @@ from claude_bottle.lib.teardown.journal import Journal
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
 VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is
 VALUES_FILE = f"{VALUES_DIR}/environ"
+LASTING_FILE = f"{VALUES_FILE}-beside/environ"  # what commands beside the session get
 TRUST_DIR = "/etc/claude-bottle"
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)

@@ -110,6 +110,12 @@ class Plan(Grants):
         return [name for name in CLAUDE_SWITCHES if name not in own]
 
     @property
+    def once(self) -> list[str]:
+        """The variables whose values are secrets that the session alone gets."""
+        names = [entry.name for entry in self.entries if entry.mode != "literal" and entry.name not in RESERVED]
+        return [*names, *([env.TOKEN_NAME] if self.token_goes == "bottle" else [])]
+
+    @property
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
         port = self.settings.pipelock_port
