@@ -13,6 +13,8 @@ from typing import NoReturn
 from claude_bottle.lib import log
 from claude_bottle.lib.host import process
 
+HELP = ("help", "-h", "--help")
+VERSION = "--version"
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
     "build": "build (or rebuild) the claude-bottle Docker image",
@@ -44,15 +46,38 @@ def main(invoked: str, words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    program = os.path.basename(invoked)
-    if words and words[0] in COMMANDS:
+    program, first, second = os.path.basename(invoked), *[*words, "", ""][:2]
+    asked = first in HELP
+    if first == HELP[0] and second:
+        first, words, asked = second, [second, "--help"], False
+    if first in COMMANDS:
         return _command(program, *words)
-    asked = bool(words) and words[0] in ("help", "-h", "--help")
+    if first == VERSION:
+        return _version(program)
     if words and not asked:
-        log.log_error(f"unknown command: {words[0]}")
-        log.line()
+        _unknown(first)
     usage(program)
     return 0 if asked else 2
+
+
+def _unknown(word: str) -> None:
+    from difflib import get_close_matches
+
+    log.log_error(f"unknown command: {word}")
+    for name in get_close_matches(word.strip().lower(), COMMANDS, 1):
+        log.log_hint(f"did you mean '{name}'?")
+    log.line()
+
+
+def _version(program: str) -> int:
+    from claude_bottle.lib.host.report import report
+    from claude_bottle.lib.version import launcher_version
+
+    try:
+        log.data((f"claude-bottle {launcher_version()}",))
+    except Exception as problem:
+        return report(problem, program)
+    return 0
 
 
 def _command(program: str, name: str, *rest: str) -> int:
@@ -71,7 +96,8 @@ def _command(program: str, name: str, *rest: str) -> int:
     try:
         result = commands.commands[name].main(list(rest), program, standalone_mode=False, obj=program)
     except HelpAsked as asked:
-        log.line(f"usage: {program} {asked.usage}")
+        for line in asked.command.help_lines(program):
+            log.line(line)
         return 0
     except Exception as problem:
         return report(problem, program)
