@@ -10,10 +10,22 @@ from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
+COMPLETION_USAGE = "completion bash|fish|zsh"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
+
+
+def agent_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the manifests' agents that begin with a word; none where they cannot be read."""
+    from claude_bottle.cli.completion import offered
+    from claude_bottle.lib.manifest import manifest_load
+
+    try:
+        return offered(manifest_load(logical_cwd(), os.environ.get("HOME", "")).agents, incomplete)
+    except (BottleError, OSError):
+        return []
 
 
 @click.group(invoke_without_command=True, add_help_option=False)
@@ -76,8 +88,30 @@ def cleanup(stale: bool, yes: bool) -> int:
     return cleanup_command.cleanup()
 
 
+@commands.command(
+    "completion",
+    cls=ShellCommand,
+    usage=COMPLETION_USAGE,
+    example='completion bash   # in ~/.bashrc: eval "$(.../cli.sh completion bash)"',
+    examples=(
+        'completion zsh   # in ~/.zshrc, behind compinit: eval "$(.../cli.sh completion zsh)"',
+        "completion fish   # in ~/.config/fish/config.fish: .../cli.sh completion fish | source",
+    ),
+)
+@click.argument("shell", type=click.Choice(("bash", "fish", "zsh")))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Prints a script that has your shell complete commands, options, and the names of agents, with the TAB key."""
+    from claude_bottle.cli.completion import SHELLS, source
+
+    if shell not in SHELLS:
+        raise UsageError(f"unexpected argument: {shell}", COMPLETION_USAGE)
+    source(commands, str(ctx.obj), shell)
+    return 0
+
+
 @commands.command("edit", cls=ShellCommand, usage="edit <agent>", example="edit implementer")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 def edit(agent: str) -> int:
     """Opens an agent's entry of claude-bottle.json in $VISUAL, $EDITOR or vim, and puts what you saved in its place."""
     from claude_bottle.lib.manifest_edit import edit as run_edit
@@ -86,7 +120,7 @@ def edit(agent: str) -> int:
 
 
 @commands.command("info", cls=ShellCommand, usage="info <agent>", example="info implementer")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 def info(agent: str) -> int:
     """Prints what an agent is granted, names of variables only: env, skills, prompt, bottle, hosts, credentials."""
     from claude_bottle.lib.info import info as run_info
@@ -105,7 +139,7 @@ def init() -> int:
 @commands.command(
     "list", cls=ShellCommand, usage=LIST_USAGE, example="list", examples=("list active   # the bottles that run",)
 )
-@click.argument("what", required=False)
+@click.argument("what", required=False, type=click.Choice(("agents", "active")))
 def list_command(what: str | None) -> int:
     """Prints the agents of the manifests with their bottles, or the bottles that run with image and status."""
     from claude_bottle.lib import listing
@@ -140,8 +174,14 @@ def list_command(what: str | None) -> int:
 @click.option("--remote-control", "remote_control", is_flag=True, help="have Claude begin with its remote control")
 @click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; what the folder's manifest adds must be approved")
 @click.option("--quiet", "quiet", is_flag=True, help="do not tell how long each step took")
-@click.option("--receipt", "receipt", metavar="file", help="write down what was granted, what ran and how it ended")
-@click.argument("agent")
+@click.option(
+    "--receipt",
+    "receipt",
+    metavar="file",
+    type=click.Path(),
+    help="write down what was granted and how it ended",
+)
+@click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
 @click.pass_context
 def start(
@@ -177,7 +217,7 @@ def start(
     example="verify implementer",
     statuses={"1": "an error, which is named; or a seal is broken"},
 )
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 @click.pass_context
 def verify(ctx: click.Context, agent: str) -> int:
     """Boots an agent's bottle without a session, looks at each of its seals closely, and removes it again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from claude_bottle.lib import log
@@ -15,10 +16,12 @@ from claude_bottle.lib.host import process
 
 HELP = ("help", "-h", "--help")
 VERSION = "--version"
+COMPLETE_VARIABLE = "_CLAUDE_BOTTLE_COMPLETE"  # has a value where a shell asks what can stand at the cursor
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
+    "completion": "print what has bash, zsh or fish complete command lines",
     "edit": "open an agent in vim for editing",
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",
@@ -46,6 +49,8 @@ def main(invoked: str, words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
+    if instruction := os.environ.get(COMPLETE_VARIABLE, ""):
+        return _complete(os.path.basename(invoked), instruction)
     program, first, second = os.path.basename(invoked), *[*words, "", ""][:2]
     asked = first in HELP
     if first == HELP[0] and second:
@@ -58,6 +63,17 @@ def main(invoked: str, words: Sequence[str]) -> int:
         _unknown(first)
     usage(program)
     return 0 if asked else 2
+
+
+def _complete(program: str, instruction: str) -> int:
+    from claude_bottle.cli.commands import commands
+    from claude_bottle.cli.completion import complete
+
+    with suppress(Exception):  # in the midst of a line that is typed nobody wants to hear of it
+        for name, purpose in COMMANDS.items():
+            commands.commands[name].short_help = purpose
+        complete(commands, program, instruction)
+    return 0
 
 
 def _unknown(word: str) -> None:

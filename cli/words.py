@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from claude_bottle.lib.errors import UsageError
+from click.shell_completion import CompletionItem
 
 HELP_OPTION = ("--help", "show this")
 STATUSES = {  # of every command; it may have other words for one
@@ -63,8 +64,15 @@ class ShellCommand(click.Command):
         self.statuses = STATUSES | dict(statuses or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # to complete a command line, which need not be whole
+            return super().parse_args(ctx, args)
         ctx.params = _Reading(self).read(list(args))
         return []
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        word, purpose = HELP_OPTION
+        found = [CompletionItem(word, help=purpose)] if incomplete and word.startswith(incomplete) else []
+        return super().shell_complete(ctx, incomplete) + found
 
     def help_lines(self, program: str) -> Iterator[str]:
         """Yield what ``--help`` says: the shell's usage line, then what the shell does not say.
