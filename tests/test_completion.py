@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 NAMES = ("implementer", "imp two", "imp$(touch taken)", "-i", "reviewer")
-MANIFEST = '{"bottles": {"b": {}}, "agents": {%s}}' % ", ".join(f'"{name}": {{"bottle": "b"}}' for name in NAMES)
+MANIFEST = json.dumps({"bottles": {"b": {}}, "agents": {name: {"bottle": "b"} for name in NAMES}})
 LINES = {  # what is typed, and what is offered
     "ver": ["verify"],
     "ed": ["edit"],
@@ -59,9 +60,8 @@ def in_bash(desk: Path, line: str) -> list[str]:
 
 
 def in_fish(desk: Path, line: str) -> list[str]:
-    said = say(
-        desk, "fish", "--no-config", "-c", "./cli.sh completion fish | source; complete -C $argv", f"./cli.sh {line}"
-    )
+    script = "./cli.sh completion fish | source; complete -C $argv"
+    said = say(desk, "fish", "--no-config", "-c", script, f"./cli.sh {line}")
     return [row.split("\t")[0] for row in said]
 
 
