@@ -324,7 +324,7 @@ def tell(bottle: Bottle, number: int) -> int:
 
 
 def test_a_command_beside_the_session_finds_its_values_again_and_its_folder(bottle: Bottle) -> None:
-    own = bottle.write("own tools/tool", f"#!/bin/sh\nexec {sys.executable} -ISc \"$1\"\n")
+    own = bottle.write("own tools/tool", f'#!/bin/sh\nexec {sys.executable} -ISc "$1"\n')
     own.chmod(0o755)
     payload = f".={bottle.root}/own tools\0PATH={own.parent}:/usr/bin:/bin\0A=b c\0=user.name\nAda\0".encode()
     show = "import json, os; print(json.dumps([os.getcwd(), dict(os.environ)]))"
@@ -354,7 +354,9 @@ def test_a_command_in_a_bottle_that_is_not_ready_is_said(bottle: Bottle) -> None
         ("echo ready; sleep 60 & wait", 128 + signal.SIGTERM, ""),
     ],
 )
-def test_a_command_beside_ends_as_it_ends_and_hears_signals(bottle: Bottle, script: str, status: int, said: str) -> None:
+def test_a_command_beside_ends_as_it_ends_and_hears_signals(
+    bottle: Bottle, script: str, status: int, said: str
+) -> None:
     with beside(bottle, b"", "/bin/sh", "-c", script) as child:
         assert child.stdout
         if "ready" in script:
