@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import marshal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.withhold import Without
 
 from tests.sweep import TOKEN, Run
-from tests.test_bottle import created, ended, plain
+from tests.test_bottle import created, ended, make_image, plain
 
 LOST = "claude-bottle: error: broker: the broker has stopped, so the hosts that credentials are for answer no more"
 
@@ -60,11 +59,6 @@ def test_an_own_image_of_the_broker_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 BASE, BROKER = "node:22-slim", "claude-bottle-broker:latest"
-
-
-def make_image(run: Run, tag: str) -> None:
-    words = [str(run.fake.bin / "docker"), "build", "-q", "-t", tag, str(run.tmp)]
-    subprocess.run(words, env=run.env, check=True, capture_output=True)
 
 
 def builds(run: Run) -> int:
