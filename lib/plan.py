@@ -111,6 +111,11 @@ class Plan(Grants):
         return [name for name in CLAUDE_SWITCHES if name not in own]
 
     @property
+    def work(self) -> str:
+        """How the work comes home: as branches, as a folder, or none of it."""
+        return "none"
+
+    @property
     def once(self) -> list[str]:
         """The variables whose values are secrets that the session alone gets."""
         names = [entry.name for entry in self.entries if entry.mode != "literal" and entry.name not in RESERVED]

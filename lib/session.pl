@@ -10,7 +10,8 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
-# Of the bottle's authority; where images keep their roots (Debian, Alpine, Red Hat, SUSE).
+# What the client is told of its box. Of the bottle's authority; where images keep their roots (Debian, Alpine, Red Hat, SUSE).
+my $NOTE = '/etc/claude-bottle/CLAUDE.md';
 my $CA = '/etc/claude-bottle/ca.pem';
 my @ROOTS = qw(/etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem /etc/pki/tls/certs/ca-bundle.crt
     /etc/ssl/ca-bundle.pem);
@@ -211,11 +212,24 @@ sub settle_git {
     $values{GIT_CONFIG_COUNT} = $count;
 }
 
+# Where the client looks for its user's notes; what an image has there stays, and this comes behind it.
+sub take_note {
+    my $home = said('HOME') // return;
+    my $own = (said('CLAUDE_CONFIG_DIR') // "$home/.claude") . '/CLAUDE.md';
+    my $note = contents($NOTE) // return;
+    return if -l $own || !-e $own && symlink $NOTE, $own;
+    my $before = contents($own) // return;
+    return if index($before, $note) >= 0 || !open my $out, '>>:raw', $own;
+    print $out $before =~ /\n\z|\A\z/ ? q{} : "\n", "\n$note";
+    close $out;
+}
+
 sub run_words {
     $ENV{$_} = without_proxy($ENV{$_}) for qw(NO_PROXY no_proxy);
     $ENV{TERM} = known_terminal($ENV{TERM}) if $ENV{TERM};
     $ENV{LANG} = 'C.UTF-8' unless $ENV{LANG};
     trust();
+    take_note() unless $mark;
     settle_git();
     @ENV{keys %values} = values %values;
     !defined $place || chdir $place or fail("cannot enter $place in the bottle: $!");

@@ -365,3 +365,39 @@ def test_a_command_beside_ends_as_it_ends_and_hears_signals(
         assert child.communicate(timeout=30)[0] == said
     assert child.returncode == status
     assert not (bottle.values.parent / "m").exists() and tell(bottle, signal.SIGTERM) == 1
+
+
+NOTE = "# Your box\n- one line\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [(None, NOTE), ("", f"\n{NOTE}"), ("theirs", f"theirs\n\n{NOTE}"), ("theirs\n", f"theirs\n\n{NOTE}")],
+)
+def test_the_client_reads_what_its_box_is_behind_what_an_image_has(
+    bottle: Bottle, image: str | None, wanted: str
+) -> None:
+    note, folder = bottle.write("etc/claude-bottle/CLAUDE.md", NOTE), bottle.root / ".claude"
+    folder.mkdir()
+    own = folder / "CLAUDE.md"
+    if image is not None:
+        own.write_text(image)
+    for _ in range(2):
+        bottle.environ()
+        assert own.read_text() == wanted and note.read_text() == NOTE
+    assert own.is_symlink() == (image is None)
+
+
+def test_it_goes_where_the_session_has_its_configuration_and_not_where_none_is_wanted(bottle: Bottle) -> None:
+    (bottle.root / ".claude").mkdir()
+    bottle.environ()
+    note, other = bottle.write("etc/claude-bottle/CLAUDE.md", NOTE), bottle.root / "other"
+    other.mkdir()
+    bottle.environ({"CLAUDE_CONFIG_DIR": str(other)})
+    assert (other / "CLAUDE.md").readlink() == note and list((bottle.root / ".claude").iterdir()) == []
+    bottle.environ({"HOME": str(bottle.root / "absent")})  # a session that has no such folder begins all the same
+    assert not (bottle.root / "absent").exists()
+    (bottle.root / ".claude" / "CLAUDE.md").mkdir()
+    bottle.environ()
+    with beside(bottle, b"", "true") as child:
+        assert child.communicate(timeout=30) == ("", "")

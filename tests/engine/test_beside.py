@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,13 @@ def test_a_command_beside_the_session_has_all_but_its_secrets(bottle: Desk) -> N
     said = ["of the project", "node", seen["SSL_CERT_FILE"], "HTTP/1.1", "typed"]
     assert (done.returncode, done.stdout.splitlines()) == (7, said), done.stderr
     assert bottle.run("exec", AGENT, "sh", "-c", "kill -9 $$").returncode == 137
+    script = "cd; for each in .claude/CLAUDE.md /etc/claude-bottle/policy.json; do cat $each; echo >$each; done"
+    done = bottle.run("exec", AGENT, "sh", "-c", f"{script}; readlink .claude/CLAUDE.md; ls /home/node/workspace")
+    told, _, rest = done.stdout.partition("{\n")
+    assert told.startswith("# Your box\n") and "api.anthropic.com" in told and len(told.splitlines()) <= 10
+    data, _, rest = rest.partition("\n}\n")
+    assert "api.anthropic.com" in json.loads(f"{{{data}}}")["hosts"]
+    assert done.stderr.count("Permission denied") == 2 and rest == "/etc/claude-bottle/CLAUDE.md\nfile\n", done
     done = bottle.run("exec", AGENT, "no-such-thing")
     assert (done.returncode, done.stdout) == (127, "")
     assert "cannot run no-such-thing in the bottle: it is not on the PATH" in done.stderr
