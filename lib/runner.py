@@ -86,11 +86,15 @@ class _Story:
         """Say what is waited for where that takes long; return when to look again."""
         if not self.timed or self.turn not in self.begun or self.turn in self.told_to_wait:
             return math.inf
-        due = self.begun[self.turn] + LONG_SECONDS
-        if time.monotonic() < due:
+        now, due = time.monotonic(), self.begun[self.turn] + LONG_SECONDS
+        if now < due:
             return due
+        waiting = f"  waiting for the {self.steps[self.turn].title}"
+        if log.obeys():
+            log.passing(f"{log.PREFIX}{waiting}: {now - self.begun[self.turn]:.0f} s")
+            return now + 1.0
         self.told_to_wait.add(self.turn)
-        log.log_info(f"  waiting for the {self.steps[self.turn].title}")
+        log.log_info(waiting)
         return math.inf
 
 

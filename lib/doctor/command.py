@@ -44,7 +44,7 @@ def doctor(environ: Mapping[str, str], cwd: str, program: str, as_json: bool) ->
     if engine:
         found += [*engine_checks.confinement(said), engine_checks.clock(said), engine_checks.disk(engine, said)]
         found += _ask(engine, env.read_settings(environ), program)
-    log.data(*_json(found) if as_json else map(_line, found))
+    log.data(*_json(found) if as_json else map(_line, found), rated=not as_json)
     return int(any(each.state == PROBLEM for each in found))
 
 

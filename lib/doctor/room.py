@@ -77,12 +77,14 @@ def _base() -> str:
 
 def _registries(engine: Engine, missing: Iterable[str]) -> Work[list[Finding]]:
     """Have the engine ask the registries of images that are not there for one that they do not have."""
-    by_host = {registry(name): repository(name) for name in missing}
+    by_host = {registry(name): name for name in missing}
     if not by_host:
         return [Finding("registry", OK, "not asked: all images are there")]
     found = []
     for host, name in by_host.items():
-        answer = yield engine.call(["pull", "-q", name + NOWHERE], seconds=REGISTRY_SECONDS, interruptible=True)
+        answer = yield engine.call(
+            ["pull", "-q", repository(name) + NOWHERE], seconds=REGISTRY_SECONDS, interruptible=True
+        )
         found.append(_answered(host, name, answer.failure or answer.text))
     return found
 
