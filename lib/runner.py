@@ -54,6 +54,7 @@ class _Story:
         self.begun: dict[int, float] = {}
         self.seconds: dict[int, float] = {}
         self.told_to_wait: set[int] = set()
+        self.shown = (0, 0)  # step and seconds
 
     def voice(self, number: int) -> AbstractContextManager[Any]:
         """Return the context in which a step speaks."""
@@ -91,11 +92,16 @@ class _Story:
             return due
         waiting = f"  waiting for the {self.steps[self.turn].title}"
         if log.obeys():
-            log.passing(f"{log.PREFIX}{waiting}: {now - self.begun[self.turn]:.0f} s")
-            return now + 1.0
+            return self.show_seconds(waiting, int(now - self.begun[self.turn]))
         self.told_to_wait.add(self.turn)
         log.log_info(waiting)
         return math.inf
+
+    def show_seconds(self, waiting: str, seconds: int) -> float:
+        if self.shown != (self.turn, seconds):
+            self.shown = (self.turn, seconds)
+            log.passing(f"{log.PREFIX}{waiting}: {seconds} s")
+        return self.begun[self.turn] + seconds + 1
 
 
 class _Walk:

@@ -41,7 +41,8 @@ def test_a_terminal_that_obeys_is_shown_the_seconds_that_pass_in_one_line(tmp_pa
     said = on_terminal(run)
     waits = re.findall(r"(?:\n|\r\x1b\[K)claude-bottle:   waiting for the image: (\d) s", said)
     assert len(waits) >= 2 and waits == sorted(set(waits))
-    assert re.search(r"waiting for the image: \d s\r\x1b\[Kclaude-bottle:   image: \d", said)
+    last = said.rindex("waiting for the image: ")
+    assert said.count("\r\x1b[K") >= len(waits) and "\r\x1b[K" in said[last : said.index("claude-bottle:   image: ")]
 
 
 def test_an_interrupt_takes_the_passing_line_away(tmp_path: Path) -> None:
@@ -50,10 +51,11 @@ def test_an_interrupt_takes_the_passing_line_away(tmp_path: Path) -> None:
     run.fake.during_build("sleep 20")
     terminal = Terminal(run.words, run.cwd, run.env)
     try:
-        terminal.until("waiting for the image: 2 s")
+        terminal.until("waiting for the image: ")
         terminal.type("\x03")
         assert terminal.wait() == 130
-        assert re.search(r"\x1b\[K[^\n]*\Z", terminal.said) and terminal.said.rpartition("\x1b[K")[2].strip() == ""
+        shown, wiped = (terminal.said.count(mark) for mark in ("waiting for the image: ", "\r\x1b[K"))
+        assert shown == wiped
     finally:
         terminal.close()
 
