@@ -11,10 +11,11 @@ from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
 COMPLETION_USAGE = "completion bash|fish|zsh"
+APPROVE_USAGE = "approve [--yes|--json]"
 EXEC_USAGE = "exec <agent> [--] <command> [args...]"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 STOP_USAGE = "stop <agent>|--all"
 
@@ -38,19 +39,25 @@ def commands() -> None:
 @commands.command(
     "approve",
     cls=ShellCommand,
-    usage="approve [--yes]",
+    usage=APPROVE_USAGE,
     example="approve",
-    examples=("approve --yes   # in CI, once for the folder",),
+    examples=(
+        "approve --yes   # in CI, once for the folder",
+        "approve --json   # has the digest that CI pins",
+    ),
 )
 @click.option("--yes", "-y", "yes", is_flag=True, help="do not ask")
-def approve(yes: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="print the list and its digest as JSON; ask and remember nothing")
+def approve(yes: bool, as_json: bool) -> int:
     """Lists what this folder's claude-bottle.json adds to your own, for all its agents, and remembers your word.
 
     `start --yes` takes only what is approved.
     """
     from claude_bottle.lib.approve_command import approve as run_approve
 
-    return run_approve(os.environ, logical_cwd(), yes)
+    if yes and as_json:
+        raise UsageError("--yes does not go with --json", APPROVE_USAGE)
+    return run_approve(os.environ, logical_cwd(), yes, as_json)
 
 
 @commands.command(
@@ -226,6 +233,7 @@ def list_command(what: str | None) -> int:
     type=click.Path(),
     help="write down what was granted and how it ended",
 )
+@click.option("--json", "as_json", is_flag=True, help="print the plan as JSON; goes with --dry-run only")
 @click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
 @click.pass_context
@@ -238,6 +246,7 @@ def start(
     yes: bool,
     quiet: bool,
     receipt: str,
+    as_json: bool,
     rest: tuple[str, ...],
 ) -> int:
     """Shows what an agent is granted, asks, boots its bottle, and hands over the terminal; then removes everything.
@@ -246,12 +255,14 @@ def start(
     """
     from claude_bottle.lib.engine import Asking
 
+    if as_json and not (dry_run or env.read_settings(os.environ).dry_run):
+        raise UsageError("--json goes with --dry-run only", START_USAGE)
     cwd = logical_cwd()
     asking = Asking(os.environ)  # the engine answers while the rest is imported
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 

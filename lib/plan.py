@@ -58,6 +58,7 @@ class Request:
     quiet: bool = False
     receipt: str = ""
     claude_args: tuple[str, ...] = ()
+    as_json: bool = False
 
 
 def is_dry_run(request: Request, settings: env.Settings) -> bool:
