@@ -11,7 +11,7 @@ from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
-LIST_USAGE = "list [agents|active]"
+LIST_USAGE = "list [agents|active [--json]]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 
@@ -81,15 +81,18 @@ def init() -> int:
 
 
 @commands.command("list", cls=ShellCommand, usage=LIST_USAGE)
+@click.option("--json", "as_data", is_flag=True)
 @click.argument("what", required=False)
-def list_command(what: str | None) -> int:
+def list_command(as_data: bool, what: str | None) -> int:
     """List agents or running bottles."""
     from claude_bottle.lib import listing
 
     if what == "active":
-        return listing.list_active()
+        return listing.list_active(as_data)
     if what not in (None, "agents"):
         raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
+    if as_data:
+        raise UsageError("--json goes with active only", LIST_USAGE)
     settings = env.read_settings(os.environ)
     env.env_require_home(settings)
     return listing.list_agents(logical_cwd(), settings.host_home)
