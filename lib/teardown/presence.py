@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,7 +15,6 @@ from typing import Any
 
 from claude_bottle.lib.host.state import state_folder, state_make, state_write
 from claude_bottle.lib.refused import Row
-from claude_bottle.lib.teardown.cleanup import remove_folder
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, place_here
 
@@ -143,7 +143,7 @@ def forget() -> None:
     for launch, one in every.items():
         place = one.owner.place
         if launch in dead or (place.host == here.host and place.boot and here.boot and place.boot != here.boot):
-            remove_folder(str(_root() / launch))
+            shutil.rmtree(_root() / launch, ignore_errors=True)
 
 
 def _root() -> Path:
