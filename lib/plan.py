@@ -23,6 +23,7 @@ from claude_bottle.lib import (
     ssh,
 )
 from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
+from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import terminal
@@ -112,8 +113,10 @@ class Plan(Grants):
     @property
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
-        port = self.settings.pipelock_port
-        return pipelock.pipelock_yaml(self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp)
+        port, models = self.settings.pipelock_port, model_hosts(self.credentials)
+        return pipelock.pipelock_yaml(
+            self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp, models
+        )
 
     @property
     def broker_addresses(self) -> dict[str, str]:
