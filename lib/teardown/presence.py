@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib.host.state import state_folder, state_make, state_write
+from claude_bottle.lib.host.state import state_folder, state_replace
 from claude_bottle.lib.refused import Row
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, place_here
@@ -109,11 +109,7 @@ class Presence:
         if self._folder is None:
             return
         with suppress(OSError):
-            state_make(self._folder)
-            new = self._folder / "new"
-            new.unlink(missing_ok=True)
-            state_write(new, json.dumps({**self._said, "refused": rows}, ensure_ascii=False))
-            os.replace(new, self._folder / _FILE)
+            state_replace(self._folder / _FILE, json.dumps({**self._said, "refused": rows}, ensure_ascii=False))
 
 
 def present(engine: str) -> dict[str, Present]:
