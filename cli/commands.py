@@ -110,6 +110,25 @@ def completion(ctx: click.Context, shell: str) -> int:
     return 0
 
 
+@commands.command(
+    "doctor",
+    cls=ShellCommand,
+    usage="doctor [--json]",
+    example="doctor",
+    statuses={"0": "no problem; there may be warnings", "1": "a problem, which is named with what mends it"},
+)
+@click.option("--json", "as_json", is_flag=True, help="print all of it as one JSON object")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> int:
+    """Looks at all that a start depends on: engine, images, addresses, disk, token, manifests and what is left behind.
+
+    It prints a line for each: ok, warning or problem, and what mends it. It changes nothing.
+    """
+    from claude_bottle.lib.doctor.command import doctor as run_doctor
+
+    return run_doctor(os.environ, logical_cwd(), str(ctx.obj), as_json)
+
+
 @commands.command("edit", cls=ShellCommand, usage="edit <agent>", example="edit implementer")
 @click.argument("agent", shell_complete=agent_names)
 def edit(agent: str) -> int:

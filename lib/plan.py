@@ -177,6 +177,50 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     return draft.plan(pool, routes)
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What there is to say of an agent that can be started.
+
+    Attributes:
+        warnings: as a start would give them.
+        pending: whether the current folder's manifest adds what is not approved.
+    """
+
+    warnings: tuple[str, ...]
+    pending: bool
+
+
+def examine(
+    found: manifest.Manifest,
+    agent: str,
+    settings: env.Settings,
+    environ: Mapping[str, str],
+    cwd: str,
+    facts: Facts,
+) -> Examined:
+    """Look at an agent as a start would, without one.
+
+    Args:
+        found: the merged manifest.
+        agent: one of its agents.
+        settings: from the environment.
+        environ: the caller's environment.
+        cwd: the caller's working directory, symlinks kept.
+        facts: of the engine.
+
+    Raises:
+        BottleError: whatever is wrong with it.
+    """
+    draft = _Draft(Request(agent), settings, environ, cwd, found, facts)
+    draft.check(Begun(_nameless()))
+    return Examined(tuple(draft.warnings()), bool(draft.approval.pending))
+
+
+def _nameless() -> Work[str]:
+    return ""
+    yield  # no call: nothing gets a name
+
+
 @dataclass(repr=False)
 class _Draft:
     """A plan in the making; what is wrong with one part of it hides nothing of another."""
@@ -287,14 +331,14 @@ class _Draft:
             slug=self.slug,
             container=self.container,
             entries=env_resolve.env_entries(self.found, self.bottle),
-            warnings=tuple(self._warnings()),
+            warnings=tuple(self.warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
             confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
             approval=self.approval,
         )
 
-    def _warnings(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         yield from self.found.warnings
         yield from env_resolve.env_warnings(self.found, self.bottle)
         entries = env_resolve.env_entries(self.found, self.bottle)
