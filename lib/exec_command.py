@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,8 @@ class Beside:
         killed = [-client.returncode] if client.returncode < 0 else []  # by a closed pipe or terminal, for example
         for number in [*waiting(), *killed][:1]:
             self._tell(number)
+        if signal.SIGHUP in wait.signals_seen():  # docker's client has got it too, and knows no status
+            raise Interrupted(signal.SIGHUP)
         return status
 
     def _tell(self, number: int) -> bool:

@@ -23,6 +23,8 @@ from claude_bottle.lib.teardown.owner import place_here
 PATIENCE_SECONDS = 180.0  # a launcher brings the work home, and has a minute for its teardown
 TALK_SECONDS = 5.0
 POLL_SECONDS = 0.1
+TRIES = 3
+PAUSE_SECONDS = 1.0
 
 
 def stop(word: str) -> int:
@@ -104,12 +106,22 @@ def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
     mine = inventory.of_launch(bottle.owner.launch) if bottle.owner.launch else ("--filter", f"id={bottle.identity}")
     for kind, every in ((CONTAINER, ["-a"]), (NETWORK, [])):
         there = yield from inventory.find(engine, kind, [*every, *mine])
-        if there:
-            removal = yield from inventory.remove(engine, kind, [item.identity for item in there])
-            if removal.left:
-                log.log_warn(f"could not remove what is left of {bottle.name}: {removal.failure}", lines=True)
-                return True
+        failure = yield from _remove(engine, kind, [item.identity for item in there])
+        if failure:
+            log.log_warn(f"could not remove what is left of {bottle.name}: {failure}", lines=True)
+            return True
     failure = yield from inventory.remove_volumes(engine, bottle.owner.launch)
     if failure:
         log.log_warn(f"could not remove a volume of {bottle.name}: {failure}", lines=True)
     return bool(failure)
+
+
+def _remove(engine: Engine, kind: str, identities: list[str]) -> Work[str]:
+    """Remove things, again where somebody else is half way through the same; say why one is still there."""
+    removal = inventory.Removal(tuple(identities))
+    for number in range(TRIES):
+        if not removal.left or removal.timed_out:
+            break
+        wait.pause(PAUSE_SECONDS * bool(number))
+        removal = yield from inventory.remove(engine, kind, removal.left)
+    return removal.failure if removal.left else ""

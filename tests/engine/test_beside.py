@@ -12,6 +12,8 @@ import pexpect
 import pytest
 from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
+from tests.terminal import Terminal
+
 from .conftest import AGENT, Desk, container, docker, leftovers, until
 from .test_bottle import ask, session
 
@@ -86,12 +88,12 @@ def test_signals_and_closed_pipes_reach_the_command(bottle: Desk) -> None:
 
 def test_a_command_on_a_terminal_is_one_on_a_terminal(bottle: Desk) -> None:
     child = bottle.terminal("exec", AGENT, "bash", "--norc")
-    child.sendline("PS1='> '; tty; stty size; trap 'echo resized: $(stty size)' WINCH")
+    child.sendline("tty; stty size")
     child.expect_exact("/dev/pts/")
     child.expect_exact("40 120")
     child.setwinsize(33, 77)
-    child.sendline("")
-    child.expect_exact("resized: 33 77")
+    child.sendline("until stty size | grep '33 77'; do sleep 0.1; done")
+    child.expect_exact("33 77\r\n")
     child.sendline("sleep 4712")
     until(lambda: runs("sleep 4712"))
     child.sendintr()
@@ -99,9 +101,10 @@ def test_a_command_on_a_terminal_is_one_on_a_terminal(bottle: Desk) -> None:
     child.expect(pexpect.EOF)
     child.wait()
     assert child.exitstatus == 5
-    child = bottle.terminal("exec", AGENT, "sleep", "4713")
+    closed = Terminal([bottle.launcher, "exec", AGENT, "sleep", "4713"], bottle.cwd, bottle.env)
     until(lambda: runs("sleep 4713"))
-    child.close(force=False)  # hangs up
+    closed.hang_up()
+    assert closed.wait() == 128 + signal.SIGHUP
     until(lambda: not runs("sleep 4713"))
 
 
