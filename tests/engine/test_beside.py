@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pexpect
 import pytest
@@ -32,15 +33,23 @@ def bottle(shell: Desk) -> Iterator[Desk]:
         yield shell
 
 
-def begin(desk: Desk, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [desk.launcher, *words], cwd=desk.home, env=desk.env, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE
-    )
+@contextmanager
+def begun(desk: Desk, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A launcher that is under way, and ended at the latest with the block."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [desk.launcher, *words], cwd=desk.home, env=desk.env, text=True, stdout=pipe, stdin=pipe
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def runs(command: str) -> bool:
     """Say whether a command runs in the bottle."""
-    return command in docker("top", container("agent"), "-eo", "args").splitlines()
+    lines = docker("top", container("agent"), "-eo", "pid,args").splitlines()
+    return command in (line.partition(" ")[2].strip() for line in lines)
 
 
 def test_a_command_beside_the_session_has_all_but_its_secrets(bottle: Desk) -> None:
@@ -69,20 +78,20 @@ def test_a_command_beside_the_session_has_all_but_its_secrets(bottle: Desk) -> N
 
 
 def test_signals_and_closed_pipes_reach_the_command(bottle: Desk) -> None:
-    with begin(bottle, "exec", AGENT, "sh", "-c", WAITS) as child:
+    with begun(bottle, "exec", AGENT, "sh", "-c", WAITS) as child:
         assert child.stdout and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
         assert child.communicate(timeout=30)[0] == "ended\n"
     assert child.returncode == 9
-    with begin(bottle, "exec", AGENT, "sleep", "4711") as child:
+    with begun(bottle, "exec", AGENT, "sleep", "4711") as child:
         until(lambda: runs("sleep 4711"))
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
     assert child.returncode == 128 + signal.SIGINT
-    with begin(bottle, "exec", AGENT, "yes") as child:
+    with begun(bottle, "exec", AGENT, "yes") as child:
         assert child.stdout and child.stdout.readline() == "y\n"
         child.stdout.close()
-        child.wait(timeout=30)
+        assert child.wait(timeout=30) == 128 + signal.SIGPIPE
     until(lambda: not runs("sleep 4711") and not runs("yes"))
 
 
