@@ -263,6 +263,22 @@ def start(
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 
+@commands.command("top", cls=ShellCommand, usage="top", example="top")
+def top() -> int:
+    """Shows the bottles that there are, live, as `list active` does, with keys to stop one and to see its denials.
+
+    It has Python packages of its own, which `cli.sh top` installs on first use.
+    """
+    try:
+        from claude_bottle.lib.top import top as run_top
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        checkout = "'./cli.sh top' in a checkout has it; else, in one: pip install '.[top]'"
+        raise BottleError("top needs the Python package textual", [checkout]) from None
+    return run_top()
+
+
 @commands.command(
     "verify",
     cls=ShellCommand,

@@ -29,6 +29,7 @@ COMMANDS = {
     "list": "list available agents or active containers",
     "logs": "print what a running bottle's sidecar has let out and refused",
     "start": "boot a container for a named agent and attach an interactive session",
+    "top": "show the bottles that there are, live, with keys to stop one",
     "verify": "boot an agent's container without a session and look at its seals",
 }
 

@@ -67,6 +67,7 @@ class Seen(Run):
         if self.child:
             self.child.terminate()
             self.child.communicate(timeout=60)
+            self.child = None
 
 
 @pytest.fixture
