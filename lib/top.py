@@ -96,9 +96,7 @@ class Top(App[None]):
         self._found: list[Active] = []
         self._usage: Mapping[str, Usage] = {}
         self._rows: list[tuple[str, ...]] = []
-        self._counted: dict[
-            str, Sequence[str]
-        ] = {}  # what logs tell of bottles of launchers not ours
+        self._counted: dict[str, Sequence[str]] = {}  # what logs tell of bottles of launchers not ours
         self._look_at = 0.0
 
     def compose(self) -> ComposeResult:
