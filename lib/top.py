@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from claude_bottle.lib import active, log, logs
+from claude_bottle.lib import active, log, logs, stop
 from claude_bottle.lib.active import Active, Usage
 from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, Interrupted
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Crew, Outcome, Work
 from claude_bottle.lib.refused import Row, denied_words
@@ -218,8 +218,6 @@ class Top(App[None]):
         self.push_screen(Sure(log.visible(f"stop {one.container}? [y/N]")), answered)
 
     def _stop(self, one: Active) -> None:
-        from claude_bottle.lib import stop
-
         assert one.item
         try:
             with self.suspend():
@@ -227,6 +225,8 @@ class Top(App[None]):
             self._say(f"something of {one.container} is left" if left else f"stopped {one.container}")
         except BottleError as problem:
             self._say(problem.message)
+        except Interrupted:  # the next turn heeds it
+            return
         self._look_at = 0.0
 
 

@@ -65,6 +65,26 @@ def test_a_bottle_that_comes_is_shown_and_one_that_goes_is_not(run: Seen, shown:
     assert shown.settings() == shown.before
 
 
+def test_a_bottle_is_stopped_when_the_user_is_sure(run: Seen, shown: Terminal) -> None:
+    run.fake.session("exec sleep 60")
+    child = run.launch('"running"')
+    shown.start()
+    shown.until("claude-bottle-a-2", 60)
+    shown.type(DOWN)
+    for answer in "ny":
+        shown.type("s")
+        shown.until("stop claude-bottle-a-2? [y/N]")
+        shown.said = ""
+        shown.type(answer)
+        shown.until("claude-bottle-a-2")
+    shown.until("stopping claude-bottle-a-2")
+    child.communicate(timeout=60)
+    shown.until("stopped claude-bottle-a-2")
+    assert run.leftovers() == []
+    shown.type("q")
+    assert shown.wait() == 0
+
+
 def test_without_a_terminal_it_is_an_error(run: Seen) -> None:
     done = run.command("top")
     assert done.returncode == 1 and "top needs a terminal" in done.stderr
