@@ -9,7 +9,7 @@ from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import perform
-from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown import inventory, presence, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item, LookFailed
 from claude_bottle.lib.teardown.owner import dead_launches
 
@@ -51,6 +51,7 @@ def cleanup_stale(yes: bool) -> int:
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
+    presence.forget()
     try:
         items = perform(sweep.find_stale(engine, os.environ.get("TMPDIR", "")))
     except LookFailed as failure:

@@ -253,12 +253,14 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     return watch
 
 
-def say_refused(watch: Watch) -> None:
-    """Tell what was refused for its size.
+def say_refused(watch: Watch, bottle: str) -> None:
+    """Tell what was denied, and what was refused for its size.
 
     Args:
         watch: the sidecar's.
+        bottle: the manifest's name of the agent's, empty where it has none.
     """
     catch_up()
-    for line in watch.refused.lines() if watch.refused else ():
-        log.log_info(line)
+    if watch.refused:
+        for line in (*watch.refused.denied(bottle), *watch.refused.lines()):
+            log.log_info(line)
