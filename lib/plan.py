@@ -58,6 +58,7 @@ class Request:
     quiet: bool = False
     receipt: str = ""
     claude_args: tuple[str, ...] = ()
+    as_json: bool = False
 
 
 def is_dry_run(request: Request, settings: env.Settings) -> bool:
@@ -109,6 +110,17 @@ class Plan(Grants):
         if self.request.remote_control:
             own.add(REMOTE_CONTROL_KILLER)
         return [name for name in CLAUDE_SWITCHES if name not in own]
+
+    @property
+    def work(self) -> str:
+        """How the work comes home: as branches, as a folder, or none of it."""
+        return "none"
+
+    @property
+    def once(self) -> list[str]:
+        """The variables whose values are secrets that the session alone gets."""
+        names = [entry.name for entry in self.entries if entry.mode != "literal" and entry.name not in RESERVED]
+        return [*names, *([env.TOKEN_NAME] if self.token_goes == "bottle" else [])]
 
     @property
     def yaml(self) -> str:

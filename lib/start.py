@@ -13,6 +13,7 @@ from claude_bottle.lib import approved, credential_values, env_resolve, log, pla
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, slots, terminal, wait
+from claude_bottle.lib.plan_data import plan_data
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup
@@ -98,8 +99,7 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
         log.log_warn(warning)
     stage.stage_write(staged, planned)
     if planned.dry_run:
-        plan.print_preflight(planned, shown)
-        log.log_info("dry-run requested; not starting container.")
+        _show_plan(planned, shown)
         if planned.request.receipt:
             log.log_info("a dry run writes no receipt")
         return 0
@@ -134,6 +134,14 @@ def _session(engine: Engine, planned: plan.Plan, made: Mapping[str, Any], receip
     finally:
         present.say(ENDING)
         receipt.denied(watch.rows())
+
+
+def _show_plan(planned: plan.Plan, stage_dir: str) -> None:
+    if planned.request.as_json:
+        log.data_json(plan_data(planned))
+        return
+    plan.print_preflight(planned, stage_dir)
+    log.log_info("dry-run requested; not starting container.")
 
 
 def _turn() -> Callable[[], float]:
