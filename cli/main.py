@@ -120,6 +120,8 @@ def _command(program: str, name: str, *rest: str) -> int:
         return 0
     except Exception as problem:
         return report(problem, program)
+    finally:
+        process.end()
     return int(result or 0)
 
 
