@@ -12,7 +12,7 @@ from claude_bottle.lib.host.report import report
 
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 
 
@@ -28,6 +28,15 @@ def approve(yes: bool) -> int:
     from claude_bottle.lib.approve_command import approve as run_approve
 
     return run_approve(os.environ, logical_cwd(), yes)
+
+
+@commands.command("bring", cls=ShellCommand, usage="bring <agent>")
+@click.argument("agent")
+def bring(agent: str) -> int:
+    """Bring the work of an agent's bottles home."""
+    from claude_bottle.lib.bring_command import bring_home
+
+    return bring_home(agent)
 
 
 @commands.command("build", cls=ShellCommand, usage="build")
@@ -98,6 +107,7 @@ def list_command(what: str | None) -> int:
 @commands.command("start", cls=ShellCommand, usage=START_USAGE)
 @click.option("--dry-run", "dry_run", is_flag=True)
 @click.option("--cwd", "with_cwd", is_flag=True)
+@click.option("--no-bring", "no_bring", is_flag=True)
 @click.option("--remote-control", "remote_control", is_flag=True)
 @click.option("--yes", "-y", "yes", is_flag=True)
 @click.option("--quiet", "quiet", is_flag=True)
@@ -110,6 +120,7 @@ def start(
     agent: str,
     dry_run: bool,
     with_cwd: bool,
+    no_bring: bool,
     remote_control: bool,
     yes: bool,
     quiet: bool,
@@ -124,7 +135,7 @@ def start(
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, no_bring, receipt, rest)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 

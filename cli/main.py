@@ -15,6 +15,7 @@ from claude_bottle.lib.host import process
 
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
+    "bring": "bring the work of an agent's bottles home, as the end of a session does",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "edit": "open an agent in vim for editing",
