@@ -1,16 +1,13 @@
-"""How the work of a session comes home, seen from the host's repository: with the fake engine, and git on both sides."""
+"""How the work of a session comes home, seen from the host: with the fake engine, and git on both sides."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.sweep import Run, until
+from tests.sweep import Run
 from tests.test_project import git, write
 
 WORK = "claude-bottle/a-1/work"
