@@ -28,7 +28,7 @@ git config filter.x.clean '/home/node/run; cat'
 git config --global core.hooksPath /workspace/.git/hooks
 ln -s /etc/passwd out
 echo new > new
-printf '%s refs/heads/%s\n' $tip ../../hooks/x $tip HEAD $tip x/y $tip x >> .git/packed-refs
+printf '%s refs/heads/%s\n' $tip HEAD $tip x/y $tip x >> .git/packed-refs
 rm -f /home/node/ran
 """
 EVIL = r"""
