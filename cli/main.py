@@ -19,6 +19,7 @@ VERSION = "--version"
 COMPLETE_VARIABLE = "_CLAUDE_BOTTLE_COMPLETE"  # has a value where a shell asks what can stand at the cursor
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
+    "bring": "bring the work of an agent's bottles home, as the end of a session does",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "completion": "print what has bash, zsh or fish complete command lines",
