@@ -79,7 +79,7 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
             if os.environ.get(name) and name not in own:
                 words += ["-e", f"{name}={os.environ[name]}"]
     if plan.request.with_cwd:
-        words += ["-w", plan.workspace]
+        words += ["-w", plan.workdir]
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 

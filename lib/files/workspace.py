@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.files import own_git, tarstream
 from claude_bottle.lib.files.copying import copy_in
-from claude_bottle.lib.files.project import GIT, IGNORE, Project, left_out
+from claude_bottle.lib.files.project import IGNORE, Project, left_out, outside
+from claude_bottle.lib.files.repository import GIT, Repository
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
@@ -45,28 +47,49 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Wor
     if project is None:
         return
     if not plan.settings.derived_image:
-        log.log_info(f"copying {plan.cwd} into {name}:{plan.workspace}")
-    if project.git:
+        log.log_info(f"copying {plan.cwd} into {name}:{plan.project_folder}")
+    if project.git or project.repository:
         log.log_info(f"copying {GIT} into {name}:{plan.workspace}/{GIT}")
     if plan.settings.derived_image:
         yield from _mend_dockerignore(engine, plan, container)
         if project.git:
             yield from copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project), run.SILENT_SECONDS)
+    elif project.repository:
+        yield from _copy_with_own_git(engine, plan, project, project.repository, container)
     else:
         yield from copy_in(engine, "copying workspace", container, _all(plan, project), run.SILENT_SECONDS)
     yield from _mark_left_out(engine, plan, project, container)
 
 
+def _copy_with_own_git(
+    engine: Engine, plan: Plan, project: Project, repository: Repository, container: str
+) -> Work[None]:
+    """Put the files in, with a repository of the bottle's own where the host's has its root."""
+    source = yield from own_git.read_source(repository)
+    root = plan.workspace.lstrip("/")
+    above = [root, *(f"{root}/{each}" for each in reversed(_parents(project.prefix)))]
+    folders = chain.from_iterable(tarstream.folder(each) for each in above)
+    pieces = chain(folders, _all(plan, project), own_git.members(repository, source, f"{root}/{GIT}"))
+    yield from copy_in(engine, "copying workspace", container, pieces, run.SILENT_SECONDS)
+    yield from own_git.copy_history(engine, repository, source, container, plan.workspace)
+
+
+def _parents(path: str) -> list[str]:
+    """Return the folders above a path, the last one first."""
+    return [str(each) for each in PurePosixPath(path).parents if str(each) != "."]
+
+
 def _all(plan: Plan, project: Project) -> Iterator[bytes]:
     """Yield what goes in; a skill that has been copied below the workspace already is not the project's."""
-    prefix = f"{plan.workspace}/"
+    prefix = f"{plan.project_folder}/"
     targets = (f"{plan.settings.bottle_skills_dir}/{skill}" for skill in plan.skills)
     skills = {target.removeprefix(prefix) for target in targets if target.startswith(prefix)}
 
     def choose(path: str, is_folder: bool) -> tuple[bool, bool]:
         return (False, False) if path in skills else project.choose(path, is_folder)
 
-    return tarstream.tree(plan.cwd, plan.workspace.lstrip("/"), choose=choose, links=project.links, mode=0o755)
+    folder = plan.project_folder.lstrip("/")
+    return tarstream.tree(plan.cwd, folder, choose=choose, links=project.links, mode=0o755)
 
 
 def _git_alone(plan: Plan, project: Project) -> Iterator[bytes]:
@@ -76,8 +99,10 @@ def _git_alone(plan: Plan, project: Project) -> Iterator[bytes]:
 
 def _mark_left_out(engine: Engine, plan: Plan, project: Project, container: str) -> Work[None]:
     """Have git in the bottle know that tracked files which stayed out are not deleted."""
+    start = f"{project.prefix}/" if project.prefix else ""
     try:
-        marked = b"".join(log.encode(path) + b"\0" for path in left_out(project))
+        paths = [*(f"{start}{path}" for path in left_out(project)), *outside(project)]
+        marked = b"".join(log.encode(path) + b"\0" for path in paths)
     except ValueError:  # the plan has said so
         return
     if marked:
