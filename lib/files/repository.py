@@ -20,8 +20,8 @@ MOST_ALTERNATES = 100
 
 _SHA256 = re.compile(rb"(?im)^\s*objectformat\s*=\s*\"?sha256")
 _PARTIAL = re.compile(rb"(?im)^\s*(promisor\s*=\s*\"?(true|yes|on|1)|partialclone\s*=)")
-_SECTION = re.compile(rb"(?im)^\s*\[\s*core\s*\]((?:[^\n]*\n?(?!\s*\[))*)")
-_WORKTREE = re.compile(rb"(?im)^\s*worktree\s*=\s*(.+?)\s*$")
+_SECTION = re.compile(rb"\s*\[([^\]]*)\]")
+_WORKTREE = re.compile(rb"(?i)\s*worktree\s*=\s*(.+?)\s*")
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,21 @@ def _submodule(root: str, target: str) -> Repository | None:
         config = read(os.path.join(target, "config"), MAX_CONFIG) or b""
     except ValueError:
         return None
-    core = b"\n".join(found[1] for found in _SECTION.finditer(config))
-    said = _WORKTREE.findall(core)
-    if not said or os.path.realpath(os.path.join(target, _unquoted(said[-1]))) != root:
+    said = _worktree(config)
+    if not said or os.path.realpath(os.path.join(target, said)) != root:
         return None
     return Repository("submodule", target, target, alternates=_alternates(target))
+
+
+def _worktree(config: bytes) -> str:
+    """Return what a configuration says as ``core.worktree``, in the form that git writes it in."""
+    section, said = b"", ""
+    for line in config.splitlines():
+        if begun := _SECTION.match(line):
+            section = begun[1].strip().lower()
+        elif section == b"core" and (value := _WORKTREE.fullmatch(line)):
+            said = _unquoted(value[1])
+    return said
 
 
 def _unquoted(value: bytes) -> str:

@@ -52,7 +52,7 @@ def the_same(project: Path, folder: str = WORKSPACE) -> None:
     assert (
         inside("git", "log", "--oneline", "--all", folder=folder) == git(project, "log", "--oneline", "--all").strip()
     )
-    assert inside("git", "fsck", "--connectivity-only", folder=folder) == ""
+    assert inside("git", "fsck", "--connectivity-only", "--no-dangling", folder=folder) == ""
 
 
 def commits(folder: str = WORKSPACE) -> None:
@@ -92,3 +92,85 @@ def test_a_linked_worktree_has_its_own_index_branch_and_large_files(desk: Desk, 
         assert "token" not in config and "secret" not in config and "example.org/x" in config
         commits()
     assert git(main, "for-each-ref") == before
+
+
+def chown(folder: Path, owner: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.lchown(path, owner, owner)
+
+
+def test_a_subfolder_of_a_shared_clone_of_somebody_else_goes_in_alone_with_the_history(
+    desk: Desk, tmp_path: Path
+) -> None:
+    upstream, clone = repository(tmp_path / "upstream"), tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--shared", str(upstream), str(clone))
+    write(clone, **{"own.txt": "own", "sub/kept-out.md": "x", "sub/.dockerignore": "*.md\n"})
+    git(clone, "add", "-A")
+    git(clone, "commit", "-qm", "own")
+    unsettle(clone, "sub/")
+    write(clone, **{"a.txt": "staged outside"})
+    git(clone, "add", "a.txt")
+    chown(clone, 4711)
+    before, place = status(clone), f"{WORKSPACE}/sub"
+    assert "M  a.txt" in before
+    plan = [
+        f"workspace        : {place} (from {clone}/sub)",
+        f"git            : subfolder of {clone}; only this folder goes in, with the history of all",
+        f"with the history in {upstream}/.git/objects",
+        "left out       : 1 tracked files",
+    ]
+    with bottle_of(desk, clone / "sub", *plan):
+        assert inside("ls", "-A") == ".git\nsub"
+        the_same(clone / "sub", place)
+        assert inside("cat", ".git/config").count("upstream") == 1  # the remote's own address
+        assert inside("sh", "-c", "cat .git/objects/info/alternates 2>&1 || true").endswith("No such file or directory")
+        (pid,) = inside("sh", "-c", f"ls -l /proc/[0-9]*/cwd 2>/dev/null | grep -c ' {place}$'").split()
+        assert int(pid) >= 1  # the session begins there
+        commits(place)
+        names = inside("git", "show", "--format=", "--name-only", folder=place).splitlines()
+        assert "a.txt" in names and "own.txt" not in names and "sub/kept-out.md" not in names
+        assert inside("git", "show", "HEAD:own.txt") == "own"
+    assert status(clone) == before
+
+
+def test_a_shallow_submodule_with_one_of_its_own_is_a_repository_of_the_bottles(desk: Desk, tmp_path: Path) -> None:
+    inner, middle = repository(tmp_path / "inner"), repository(tmp_path / "middle")
+    git(middle, "submodule", "add", "-q", str(inner), "lib/inner")
+    git(middle, "commit", "-qm", "a submodule")
+    outer = repository(tmp_path / "outer")
+    git(outer, "submodule", "add", "-q", "--depth", "1", f"file://{middle}", "lib/middle")
+    git(outer, "submodule", "update", "-q", "--init", "--recursive")
+    project = outer / "lib" / "middle"
+    git(project, "checkout", "-q", "-b", "topic")
+    unsettle(project)
+    assert (project / ".git").is_file() and (project / "lib" / "inner" / ".git").is_file()
+    plan = [
+        "the repositories of submodules do not go in, their files do: lib/inner",
+        f"git            : submodule, of {outer}/.git/modules/lib/middle",
+    ]
+    with bottle_of(desk, project, *plan):
+        the_same(project)
+        assert inside("git", "log", "--format=%s") == "a submodule"
+        assert inside("cat", "lib/inner/a.txt") == "2"
+        assert inside("git", "rev-parse", "--show-toplevel") == WORKSPACE
+        commits()
+
+
+def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, tmp_path: Path) -> None:
+    upstream, clone, tree = repository(tmp_path / "upstream"), tmp_path / "clone", tmp_path / "tree"
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{upstream}", str(clone))
+    git(clone, "worktree", "add", "-q", "-b", "topic", str(tree))
+    for folder in (clone, tree):
+        unsettle(folder)
+        chown(folder, 4711)
+    (clone / ".git" / "MERGE_HEAD").write_text(git(clone, "rev-parse", "HEAD~1"))
+    partial = "the clone is partial: what it lacks git fetches, and in the bottle only from hosts that it may reach"
+    with bottle_of(desk, tree, partial, f"git            : linked worktree, of {clone}/.git"):
+        the_same(tree)
+        commits()
+        assert subprocess.run(["git", "-C", clone, "status"], capture_output=True).returncode  # it is not ours
+    with bottle_of(desk, clone, partial):
+        the_same(clone)
+        assert "All conflicts fixed but you are still merging" in inside("git", "status")
+        commits()
