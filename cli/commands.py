@@ -10,10 +10,22 @@ from claude_bottle.lib import env
 from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
+COMPLETION_USAGE = "completion bash|fish|zsh"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
+
+
+def agent_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the manifests' agents that begin with a word; none where they cannot be read."""
+    from claude_bottle.cli.completion import offered
+    from claude_bottle.lib.manifest import manifest_load
+
+    try:
+        return offered(manifest_load(logical_cwd(), os.environ.get("HOME", "")).agents, incomplete)
+    except (BottleError, OSError):
+        return []
 
 
 @click.group(invoke_without_command=True, add_help_option=False)
@@ -21,18 +33,51 @@ def commands() -> None:
     """Boots Claude Code agents in isolated containers."""
 
 
-@commands.command("approve", cls=ShellCommand, usage="approve [--yes]")
-@click.option("--yes", "-y", "yes", is_flag=True)
+@commands.command(
+    "approve",
+    cls=ShellCommand,
+    usage="approve [--yes]",
+    example="approve",
+    examples=("approve --yes   # in CI, once for the folder",),
+)
+@click.option("--yes", "-y", "yes", is_flag=True, help="do not ask")
 def approve(yes: bool) -> int:
-    """Approve what the folder's manifest adds."""
+    """Lists what this folder's claude-bottle.json adds to your own, for all its agents, and remembers your word.
+
+    `start --yes` takes only what is approved.
+    """
     from claude_bottle.lib.approve_command import approve as run_approve
 
     return run_approve(os.environ, logical_cwd(), yes)
 
 
-@commands.command("build", cls=ShellCommand, usage="build")
+@commands.command(
+    "bring",
+    cls=ShellCommand,
+    usage="bring <agent>",
+    example="bring implementer",
+    statuses={"1": "an error, which is named; or some of the work could not come"},
+)
+@click.argument("agent", shell_complete=agent_names)
+def bring(agent: str) -> int:
+    """Brings the work of an agent's bottles home, as the end of a session does; what runs goes on.
+
+    So does what could not come at an end, and was kept. In place of the agent's name a container's will do.
+    """
+    from claude_bottle.lib.bring_command import bring_home
+
+    return bring_home(agent)
+
+
+@commands.command(
+    "build",
+    cls=ShellCommand,
+    usage="build",
+    example="build",
+    statuses={"1": "an error, which is named; or docker's own status where a build fails"},
+)
 def build() -> int:
-    """Build the images."""
+    """Builds the images of the bottle and of the broker. A start does that too; this shows more of it."""
     from claude_bottle.lib.docker import docker_build_plain
     from claude_bottle.lib.engine import docker_require
 
@@ -40,11 +85,18 @@ def build() -> int:
     return docker_build_plain(docker_require(os.environ), settings.image, settings.broker_image)
 
 
-@commands.command("cleanup", cls=ShellCommand, usage=CLEANUP_USAGE)
-@click.option("--stale", "stale", is_flag=True)
-@click.option("--yes", "-y", "yes", is_flag=True)
+@commands.command(
+    "cleanup",
+    cls=ShellCommand,
+    usage=CLEANUP_USAGE,
+    example="cleanup",
+    examples=("cleanup --stale --yes   # harmless beside running bottles",),
+    statuses={"1": "an error, which is named; or something could not be removed"},
+)
+@click.option("--stale", "stale", is_flag=True, help="only what launches that are provably dead have left")
+@click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; goes with --stale only")
 def cleanup(stale: bool, yes: bool) -> int:
-    """Remove every bottle, or what killed launches have left."""
+    """Lists all containers and networks of bottles, running ones too, asks, and removes them."""
     from claude_bottle.lib import cleanup_command
 
     if stale:
@@ -54,36 +106,60 @@ def cleanup(stale: bool, yes: bool) -> int:
     return cleanup_command.cleanup()
 
 
-@commands.command("edit", cls=ShellCommand, usage="edit <agent>")
-@click.argument("agent")
+@commands.command(
+    "completion",
+    cls=ShellCommand,
+    usage=COMPLETION_USAGE,
+    example='completion bash   # in ~/.bashrc: eval "$(.../cli.sh completion bash)"',
+    examples=(
+        'completion zsh   # in ~/.zshrc, behind compinit: eval "$(.../cli.sh completion zsh)"',
+        "completion fish   # in ~/.config/fish/config.fish: .../cli.sh completion fish | source",
+    ),
+)
+@click.argument("shell", type=click.Choice(("bash", "fish", "zsh")))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Prints a script that has your shell complete commands, options, and the names of agents, with the TAB key."""
+    from claude_bottle.cli.completion import SHELLS, source
+
+    if shell not in SHELLS:
+        raise UsageError(f"unexpected argument: {shell}", COMPLETION_USAGE)
+    source(commands, str(ctx.obj), shell)
+    return 0
+
+
+@commands.command("edit", cls=ShellCommand, usage="edit <agent>", example="edit implementer")
+@click.argument("agent", shell_complete=agent_names)
 def edit(agent: str) -> int:
-    """Open an agent in the user's editor."""
+    """Opens an agent's entry of claude-bottle.json in $VISUAL, $EDITOR or vim, and puts what you saved in its place."""
     from claude_bottle.lib.manifest_edit import edit as run_edit
 
     return run_edit(agent, os.environ, logical_cwd())
 
 
-@commands.command("info", cls=ShellCommand, usage="info <agent>")
-@click.argument("agent")
+@commands.command("info", cls=ShellCommand, usage="info <agent>", example="info implementer")
+@click.argument("agent", shell_complete=agent_names)
 def info(agent: str) -> int:
-    """Print what an agent is granted."""
+    """Prints what an agent is granted, names of variables only: env, skills, prompt, bottle, hosts, credentials."""
     from claude_bottle.lib.info import info as run_info
 
     return run_info(agent, os.environ, logical_cwd())
 
 
-@commands.command("init", cls=ShellCommand, usage="init")
+@commands.command("init", cls=ShellCommand, usage="init", example="init")
 def init() -> int:
-    """Ask for a new agent."""
+    """Asks for an agent's name, bottle, skills and prompt, and adds it to this folder's claude-bottle.json."""
     from claude_bottle.lib.manifest_edit import init as run_init
 
     return run_init(os.environ, logical_cwd())
 
 
-@commands.command("list", cls=ShellCommand, usage=LIST_USAGE)
-@click.argument("what", required=False)
+@commands.command(
+    "list", cls=ShellCommand, usage=LIST_USAGE, example="list", examples=("list active   # the bottles that run",)
+)
+@click.argument("what", required=False, type=click.Choice(("agents", "active")))
 def list_command(what: str | None) -> int:
-    """List agents or running bottles."""
+    """Prints the agents of the manifests with their bottles, or the bottles that run with image and status."""
     from claude_bottle.lib import listing
 
     if what == "active":
@@ -95,14 +171,36 @@ def list_command(what: str | None) -> int:
     return listing.list_agents(logical_cwd(), settings.host_home)
 
 
-@commands.command("start", cls=ShellCommand, usage=START_USAGE)
-@click.option("--dry-run", "dry_run", is_flag=True)
-@click.option("--cwd", "with_cwd", is_flag=True)
-@click.option("--remote-control", "remote_control", is_flag=True)
-@click.option("--yes", "-y", "yes", is_flag=True)
-@click.option("--quiet", "quiet", is_flag=True)
-@click.option("--receipt", "receipt")
-@click.argument("agent")
+@commands.command(
+    "start",
+    cls=ShellCommand,
+    usage=START_USAGE,
+    example="start implementer",
+    examples=(
+        "start --cwd implementer   # with this folder's files",
+        'start -y implementer -- -p "fix the tests" >out.txt   # in a pipe or in CI',
+    ),
+    statuses={
+        "0": "the session ended well, or the answer was no",
+        "1": "an error, which is named; or something could not be removed",
+        "69": "the sidecar or the broker ended before the session did",
+        "other": "the session's own",
+    },
+)
+@click.option("--dry-run", "dry_run", is_flag=True, help="print the plan, and make nothing")
+@click.option("--cwd", "with_cwd", is_flag=True, help="put a copy of this folder into the bottle")
+@click.option("--remote-control", "remote_control", is_flag=True, help="have Claude begin with its remote control")
+@click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; what the folder's manifest adds must be approved")
+@click.option("--quiet", "quiet", is_flag=True, help="do not tell how long each step took")
+@click.option(
+    "--receipt",
+    "receipt",
+    metavar="file",
+    type=click.Path(),
+    help="write down what was granted and how it ended",
+)
+@click.option("--no-bring", "no_bring", is_flag=True, help="let the work go with the bottle")
+@click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
 @click.pass_context
 def start(
@@ -114,9 +212,13 @@ def start(
     yes: bool,
     quiet: bool,
     receipt: str,
+    no_bring: bool,
     rest: tuple[str, ...],
 ) -> int:
-    """Boot a bottle and hand over the terminal."""
+    """Shows what an agent is granted, asks, boots its bottle, and hands over the terminal; then removes everything.
+
+    What stands behind `--` goes to claude.
+    """
     from claude_bottle.lib.engine import Asking
 
     cwd = logical_cwd()
@@ -124,15 +226,21 @@ def start(
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, no_bring, receipt, rest)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 
-@commands.command("verify", cls=ShellCommand, usage="verify <agent>")
-@click.argument("agent")
+@commands.command(
+    "verify",
+    cls=ShellCommand,
+    usage="verify <agent>",
+    example="verify implementer",
+    statuses={"1": "an error, which is named; or a seal is broken"},
+)
+@click.argument("agent", shell_complete=agent_names)
 @click.pass_context
 def verify(ctx: click.Context, agent: str) -> int:
-    """Boot a bottle without a session, and look at its seals."""
+    """Boots an agent's bottle without a session, looks at each of its seals closely, and removes it again."""
     from claude_bottle.lib.engine import Asking
 
     cwd = logical_cwd()

@@ -8,15 +8,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from claude_bottle.lib import log
 from claude_bottle.lib.host import process
 
+HELP = ("help", "-h", "--help")
+VERSION = "--version"
+COMPLETE_VARIABLE = "_CLAUDE_BOTTLE_COMPLETE"  # has a value where a shell asks what can stand at the cursor
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
+    "bring": "bring the work of an agent's bottles home, as the end of a session does",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
+    "completion": "print what has bash, zsh or fish complete command lines",
     "edit": "open an agent in vim for editing",
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",
@@ -44,15 +50,51 @@ def main(invoked: str, words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    program = os.path.basename(invoked)
-    if words and words[0] in COMMANDS:
+    if instruction := os.environ.get(COMPLETE_VARIABLE, ""):
+        return _complete(os.path.basename(invoked), instruction)
+    program, first, second = os.path.basename(invoked), *[*words, "", ""][:2]
+    asked = first in HELP
+    if first == HELP[0] and second:
+        first, words, asked = second, [second, "--help"], False
+    if first in COMMANDS:
         return _command(program, *words)
-    asked = bool(words) and words[0] in ("help", "-h", "--help")
+    if first == VERSION:
+        return _version(program)
     if words and not asked:
-        log.log_error(f"unknown command: {words[0]}")
-        log.line()
+        _unknown(first)
     usage(program)
     return 0 if asked else 2
+
+
+def _complete(program: str, instruction: str) -> int:
+    from claude_bottle.cli.commands import commands
+    from claude_bottle.cli.completion import complete
+
+    with suppress(Exception):  # in the midst of a line that is typed nobody wants to hear of it
+        for name, purpose in COMMANDS.items():
+            commands.commands[name].short_help = purpose
+        complete(commands, program, instruction)
+    return 0
+
+
+def _unknown(word: str) -> None:
+    from difflib import get_close_matches
+
+    log.log_error(f"unknown command: {word}")
+    for name in get_close_matches(word.strip().lower(), COMMANDS, 1):
+        log.log_hint(f"did you mean '{name}'?")
+    log.line()
+
+
+def _version(program: str) -> int:
+    from claude_bottle.lib.host.report import report
+    from claude_bottle.lib.version import launcher_version
+
+    try:
+        log.data((f"claude-bottle {launcher_version()}",))
+    except Exception as problem:
+        return report(problem, program)
+    return 0
 
 
 def _command(program: str, name: str, *rest: str) -> int:
@@ -71,7 +113,8 @@ def _command(program: str, name: str, *rest: str) -> int:
     try:
         result = commands.commands[name].main(list(rest), program, standalone_mode=False, obj=program)
     except HelpAsked as asked:
-        log.line(f"usage: {program} {asked.usage}")
+        for line in asked.command.help_lines(program):
+            log.line(line)
         return 0
     except Exception as problem:
         return report(problem, program)

@@ -25,6 +25,7 @@ from claude_bottle.lib import (
 from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
+from claude_bottle.lib.home.kind import Homing, look
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.inspection import plain
@@ -55,6 +56,7 @@ class Request:
     remote_control: bool = False
     yes: bool = False
     quiet: bool = False
+    no_bring: bool = False
     receipt: str = ""
     claude_args: tuple[str, ...] = ()
 
@@ -80,6 +82,7 @@ class Plan(Grants):
     followed: Mapping[str, Mapping[str, str]]
     confinement: tuple[str, ...]
     approval: Approval
+    homing: Homing
 
     @property
     def dry_run(self) -> bool:
@@ -296,7 +299,11 @@ class _Draft:
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
             confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
             approval=self.approval,
+            homing=self._homing(),
         )
+
+    def _homing(self) -> Homing:
+        return look(self.workspace.host_git if self.workspace else "", wanted=not self.request.no_bring)
 
     def _warnings(self) -> Iterator[str]:
         yield from self.found.warnings
@@ -361,6 +368,8 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     plan.say_traffic()
+    if plan.project:
+        plan.homing.say(plan.slug)
     plan.approval.say()
     log.line()
 

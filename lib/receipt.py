@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import log
@@ -18,6 +17,7 @@ from claude_bottle.lib.host import calls
 from claude_bottle.lib.plan import RESERVED, Plan
 from claude_bottle.lib.seals import Probe
 from claude_bottle.lib.teardown.inventory import CONTAINER
+from claude_bottle.lib.version import launcher_version
 
 FORM = 1  # of receipts; another one means that a reader must know more
 _NAME = "claude-bottle"
@@ -177,13 +177,3 @@ def _images(engine: Engine, containers: Mapping[str, str]) -> dict[str, str]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def launcher_version() -> str:
-    """Return the version of this program, in a checkout or installed."""
-    from configparser import ConfigParser
-    from importlib import metadata
-
-    checkout = ConfigParser()
-    checkout.read(Path(__file__).resolve().parent.parent / "setup.cfg", "utf-8")
-    return checkout.get("metadata", "version", fallback="") or metadata.version(_NAME)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from claude_bottle.cli.commands import commands
+from claude_bottle.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>]"
+OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--no-bring]"
+OPTION = re.compile(r"^  (-[^<\n]*?)( <[\w ]+>)?  +\S.{8,}$", re.MULTILINE)
 USAGE = f"usage: cli.sh start {OPTIONS} <agent> [-- <claude args>]\n"
 
 
@@ -49,9 +53,43 @@ def test_wrong_words_end_with_the_usage_line(words: list[str], what: str) -> Non
     assert done.stderr.decode() == f"claude-bottle: error: {what}\n{USAGE}"
 
 
-def test_help_of_a_command_is_its_usage_line() -> None:
-    done = cli("start", "a", "--help")
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", USAGE)
+@pytest.mark.parametrize("words", [["start", "a", "--help"], ["help", "start"]], ids=str)
+def test_help_of_a_command_begins_with_its_usage_line(words: list[str]) -> None:
+    done = cli(*words)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode().startswith(USAGE + "\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_its_options_an_example_and_its_exit_statuses(name: str) -> None:
+    said = cli(name, "--help").stderr.decode()
+    purpose, options, examples, statuses = said.split("\n\n", 1)[1].rsplit("\n\n", 3)
+    assert len(purpose.splitlines()[0]) > 20
+    told = {word for words, _ in OPTION.findall(options) for word in words.split(", ")}
+    declared = [each for each in commands.commands[name].params if each.param_type_name == "option"]
+    assert options.startswith("Options:\n") and told == {word for each in declared for word in each.opts} | {"--help"}
+    assert examples.startswith(f"Examples:\n  cli.sh {name}")
+    assert re.findall(r"^  (\w+)  ", statuses, re.MULTILINE)
+
+
+def test_the_list_has_every_command() -> None:
+    assert set(COMMANDS) == set(commands.commands)
+    listed = cli("help").stderr.decode()
+    assert re.findall(r"^  (\S+) +\S", listed, re.MULTILINE) == list(COMMANDS) == sorted(COMMANDS)
+
+
+def test_the_version_is_data() -> None:
+    done = cli("--version")
+    assert (done.returncode, done.stderr) == (0, b"") and re.fullmatch(rb"claude-bottle \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(("word", "near"), [("strat", "start"), ("veryfy", "verify"), ("LIST", "list"), ("frob", "")])
+def test_an_unknown_command_names_the_nearest(word: str, near: str) -> None:
+    for words in ([word, "a"], ["help", word]):
+        done = cli(*words)
+        hint = f"claude-bottle: hint: did you mean '{near}'?\n" if near else ""
+        assert done.returncode == 2
+        assert done.stderr.decode().startswith(f"claude-bottle: error: unknown command: {word}\n{hint}\nusage: cli.sh ")
 
 
 def test_bytes_that_are_not_utf8_come_out_as_they_went_in() -> None:

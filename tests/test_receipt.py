@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 from claude_bottle.lib.credentials import Injection
 from claude_bottle.lib.files.replace import replace
-from claude_bottle.lib.receipt import launcher_version
 from claude_bottle.lib.seals import at_launch
+from claude_bottle.lib.version import launcher_version
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run

@@ -28,7 +28,18 @@ TRAFFIC = re.compile(
 BROKER = re.compile(r"^claude-bottle: (building image claude-bottle-broker:latest|starting broker \S+)\n", re.MULTILINE)
 # What entry 133 makes of the line of entry 110 there: three probes more.
 SEALS = re.compile(r"^(claude-bottle: sealed: )12 of 12( probes )", re.MULTILINE)
-ONLY_ADD = {15, 19, 105, 110}  # entries that add lines: hints, a missing token, what a folder adds, the seals
+# The commands that the shell has not, in the list of all (201), and what a command's help says behind the shell's own
+# usage line (200).
+SHELL_COMMANDS = ("build", "cleanup", "edit", "info", "init", "list", "start")
+COMMANDS = re.compile(r"(?<=^Commands:\n)(  [a-z]+ +.+\n)+", re.MULTILINE)
+HELP = re.compile(r"\A(usage: .+\n)\n(?!Commands:\n)(?s:.+)")
+# What the port has beyond the shell in the usage line of start (13, 95, 112).
+START = re.compile(
+    r"^(usage: \S+ start (?:\[--[a-z-]+\] ){3})(?:\[.+\] )*(<agent>) \[-- <claude args>\]$", re.MULTILINE
+)
+# What entry 150 adds to a plan with a project.
+WORK = re.compile(r"^claude-bottle: work             : (comes home|does not come home) .+\n", re.MULTILINE)
+ONLY_ADD = {15, 19, 105, 110, 202}  # entries that add lines: hints, a missing token, what a folder adds, the seals
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,18 @@ def expected(case: Case) -> dict[str, str]:
     return said
 
 
-def without_traffic(said: dict[str, str]) -> dict[str, str]:
-    """Return what the port said without what entry 120 adds to a plan, 130 to a start, and 133 to its seals."""
-    return {**said, "stderr": SEALS.sub(r"\g<1>9 of 9\2", BROKER.sub("", TRAFFIC.sub("", said["stderr"])))}
+def without_additions(said: dict[str, str]) -> dict[str, str]:
+    """Return what the port said without what is declared to be beside the shell's own words everywhere.
+
+    Entries 120 and 150 add to a plan, 130 to a start, 133 to its seals, 200 to the help of a command; the list of
+    commands, and the usage line of start, have what the shell has not.
+    """
+    err = SEALS.sub(r"\g<1>9 of 9\2", BROKER.sub("", TRAFFIC.sub("", WORK.sub("", said["stderr"]))))
+    return {**said, "stderr": COMMANDS.sub(_shells_own, START.sub(r"\1\2", HELP.sub(r"\1", err)))}
+
+
+def _shells_own(commands: re.Match[str]) -> str:
+    return "".join(row for row in commands[0].splitlines(True) if row.split()[0] in SHELL_COMMANDS)
 
 
 def accept(case: Case, got: dict[str, str], entries: str) -> None:

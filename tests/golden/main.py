@@ -65,7 +65,7 @@ def verdict(case: Case, launcher: Path = PORT) -> str:
     """Return how the port differs from what it has to say; empty when it does not."""
     try:
         want = cases.expected(case)
-        got = cases.without_traffic(runner.run(case, launcher)[0])
+        got = cases.without_additions(runner.run(case, launcher)[0])
     except (RuntimeError, ValueError) as error:
         return f"{error}\n"
     if (case.folder / "port").exists():
@@ -110,7 +110,7 @@ def diff(launcher: Path, chosen: Sequence[Case]) -> int:
     """Print how a shell launcher and the port differ."""
 
     def one(case: Case) -> str:
-        return cases.differences(runner.run(case, launcher)[0], cases.without_traffic(runner.run(case, PORT)[0]))
+        return cases.differences(runner.run(case, launcher)[0], cases.without_additions(runner.run(case, PORT)[0]))
 
     status = 0
     for case, text in zip(chosen, each(one, chosen), strict=True):
@@ -141,7 +141,7 @@ def main(words: Sequence[str]) -> int:
     args = parse(words)
     if args.command == "accept":
         (case,) = cases.load_all([args.case])
-        cases.accept(case, cases.without_traffic(runner.run(case, PORT)[0]), " ".join(map(str, args.entry)))
+        cases.accept(case, cases.without_additions(runner.run(case, PORT)[0]), " ".join(map(str, args.entry)))
         return 0
     if args.command == "diff" and args.manifest:
         if not (args.manifest.is_file() and args.agent):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.case import REPO, Case, load, load_all, recording, without_traffic
+from tests.golden.case import REPO, Case, load, load_all, recording, without_additions
 from tests.golden.main import digest, verdict
 
 CASES = load_all()
@@ -133,14 +133,14 @@ def test_what_a_broker_adds_to_a_start_is_left_out() -> None:
     said = "claude-bottle: {}\n".format
     more = said("building image claude-bottle-broker:latest") + said("starting broker claude-bottle-broker-a-2")
     sealed = {count: said(f"sealed: {count} of {count} probes (0.2 s)") for count in (9, 12, 11)}
-    assert without_traffic({"stderr": more + sealed[12]}) == {"stderr": sealed[9]}
-    assert without_traffic({"stderr": sealed[11]}) == {"stderr": sealed[11]}
+    assert without_additions({"stderr": more + sealed[12]}) == {"stderr": sealed[9]}
+    assert without_additions({"stderr": sealed[11]}) == {"stderr": sealed[11]}
 
 
 def test_what_a_plan_adds_in_every_case_is_left_out_and_nothing_else_is() -> None:
     whole = {"stderr": f"{SHELLS}{ADDED}\n", "stdout": ADDED}
-    assert without_traffic(whole) == {"stderr": f"{SHELLS}\n", "stdout": ADDED}
+    assert without_additions(whole) == {"stderr": f"{SHELLS}\n", "stdout": ADDED}
     for wrong in (ADDED.replace("never enters", "enters"), ADDED.replace("NOT ", ""), ADDED[: ADDED.index("git")]):
-        assert without_traffic({"stderr": wrong})["stderr"]
+        assert without_additions({"stderr": wrong})["stderr"]
     nothing = "claude-bottle: credentials      : (none)\n" + ADDED[ADDED.index("claude-bottle: inspection") :]
-    assert without_traffic({"stderr": nothing + SHELLS})["stderr"] == SHELLS
+    assert without_additions({"stderr": nothing + SHELLS})["stderr"] == SHELLS
