@@ -258,20 +258,28 @@ def copy_history(engine: Engine, found: Repository, source: Source, container: s
         BottleError: the one does not say it, or the other does not take it.
         Interrupted: a signal asks to stop.
     """
-    partial = is_partial(found.common)
-    words = ["pack-objects", "--revs", "--indexed-objects", "--stdout", "--delta-base-offset", "--window=0", "-q"]
-    words += ["--compression=1", *(["--missing=allow-promisor"] if partial else [])]
     tips = "".join(f"{tip}\n" for tip in source.tips).encode()
     said = _Progress()
-    take = ["/usr/bin/git", f"--git-dir={GIT}", "index-pack", "--stdin", "-v", *(["--promisor"] if partial else [])]
+    take = ["/usr/bin/git", f"--git-dir={GIT}", *take_words(found)]
     flags = ["-i", "-w", workspace]
     sink = engine.call(
         docker.helper(container, take, user="node", flags=flags), seconds=600.0, interruptible=True, heard=said.hear
     )
-    done = yield Pipe(git_call(found.folder, words, stdin=(tips,)), sink)
+    done = yield Pipe(git_call(found.folder, pack_words(found), stdin=(tips,)), sink)
     if not done.ok:
         lines = re.split(r"[\r\n]+", done.failure)
         raise BottleError(f"copying {GIT} failed: {' '.join(lines[-2:])}")
+
+
+def pack_words(found: Repository) -> list[str]:
+    """Return git's words for saying a history, its tips on stdin: quickly, since it does not go far."""
+    words = ["pack-objects", "--revs", "--indexed-objects", "--stdout", "--delta-base-offset", "--window=0", "-q"]
+    return [*words, "--compression=1", *(["--missing=allow-promisor"] if is_partial(found.common) else [])]
+
+
+def take_words(found: Repository) -> list[str]:
+    """Return git's words for taking it."""
+    return ["index-pack", "--stdin", "-v", *(["--promisor"] if is_partial(found.common) else [])]
 
 
 class _Progress:
