@@ -125,6 +125,12 @@ def test_without_a_git_of_the_host_it_is_said(tree: Path, monkeypatch: pytest.Mo
     assert refused(tree) == "the repository does not go in (linked worktree): git not found on PATH"
 
 
+def test_an_image_for_the_project_has_no_repository_of_a_worktree(tree: Path) -> None:
+    for folder, kind in ((tree, "linked worktree"), (tree / "sub", f"subfolder of {tree}")):
+        found = project.look(str(folder), may_build=False)
+        assert (found.repository, found.refused) == (None, f"the repository does not go into an image ({kind})")
+
+
 def source(folder: Path) -> own_git.Source:
     found = look(folder).repository
     assert found

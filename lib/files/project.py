@@ -184,7 +184,7 @@ def look(folder: str, *, may_build: bool = True) -> Project:
 
     Args:
         folder: as the user gave it.
-        may_build: whether the bottle may get a repository of its own.
+        may_build: whether the bottle may get a repository of its own; an image for the project has no room for one.
 
     Raises:
         BottleError: it or its .dockerignore cannot be read, or docker would not take that.
@@ -194,8 +194,8 @@ def look(folder: str, *, may_build: bool = True) -> Project:
         raise BottleError(f"cannot read {folder}")
     git, refused = _git(folder)
     found = Project(folder, _rules(folder), git, refused)
-    if may_build and not refused:
-        found = _belonging(found)
+    if not refused:
+        found = _belonging(found, may_build)
     try:
         return replace(found, left_out=tuple(left_out(found)))
     except ValueError as problem:
@@ -235,7 +235,7 @@ def outside(found: Project) -> Iterator[str]:
                 yield entry.path
 
 
-def _belonging(found: Project) -> Project:
+def _belonging(found: Project, may_build: bool) -> Project:
     """Return a project with the repository that it belongs to, or with why that does not go in."""
     root, path = os.path.realpath(found.folder), os.path.join(found.folder, GIT)
     try:
@@ -252,8 +252,10 @@ def _belonging(found: Project) -> Project:
         severed = tuple(_severed(root, belongs)) if belongs else ()
     except ValueError as problem:
         return replace(found, refused=f"the repository does not go in: its index is not read ({problem})")
-    if belongs is None:
+    if belongs is None or (found.git and not may_build):
         return found
+    if not may_build:
+        return replace(found, refused=f"the repository does not go into an image ({belongs.kind})")
     if link := belongs.link_out():
         return replace(found, refused=f"the repository does not go in: {link} is a link")
     if not git_find(os.environ):
