@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.sweep import Run
+from tests.sweep import Run, until
 from tests.test_project import git, write
 
 WORK = "claude-bottle/a-1/work"
@@ -92,3 +93,19 @@ def test_nothing_new_says_nothing_even_where_something_was_not_committed_before(
     assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], [])
     assert "work came home" not in err
     assert "work             : comes home as branches claude-bottle/a-N/... of " in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_work_comes_home_whatever_ends_the_launcher(tmp_path: Path, number: signal.Signals) -> None:
+    bottle = Bottle(tmp_path, {})
+    within = tmp_path / "within"
+    bottle.session(f"echo two > a; touch {within}; exec sleep 100")
+    child = bottle.begin()
+    assert until(within.exists)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert until(lambda: bottle.leftovers() == [] and bottle.refs() == [WORK]), (err, bottle.leftovers())
+    assert bottle.show(f"{WORK}:a") == "two\n" and bottle.snapshot() == bottle.before
+    told = err if number == signal.SIGTERM else bottle.note()  # nobody was there to read it otherwise
+    assert f"work came home: {WORK}" in told
+    assert until(lambda: bottle.kept() == [])
