@@ -303,7 +303,8 @@ class _Draft:
         )
 
     def _homing(self) -> Homing:
-        return look(self.workspace.host_git if self.workspace else "", wanted=not self.request.no_bring)
+        repository = self.workspace.host_git if self.workspace else ""
+        return look(repository, wanted=not self.request.no_bring, seen=not self.settings.derived_image)
 
     def _warnings(self) -> Iterator[str]:
         yield from self.found.warnings

@@ -13,6 +13,8 @@ from claude_bottle.lib.files import own_git, tarstream
 from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.files.project import IGNORE, Project, left_out, outside
 from claude_bottle.lib.files.repository import GIT, Repository
+from claude_bottle.lib.home import record, went_in
+from claude_bottle.lib.home.record import Record
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
@@ -30,7 +32,7 @@ _GIT = (
 )
 
 
-def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Work[None]:
+def copy_workspace(engine: Engine, plan: Plan, container: str, name: str, work: Record | None) -> Work[None]:
     """Put the working directory in, if it was asked for, owned by node; into a derived image only what is not in it.
 
     Args:
@@ -38,6 +40,7 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Wor
         plan: of the start.
         container: its id.
         name: its name, for the messages.
+        work: where its work goes.
 
     Raises:
         BottleError: a file cannot be read, or docker refused.
@@ -57,7 +60,8 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str) -> Wor
     elif project.repository:
         yield from _copy_with_own_git(engine, plan, project, project.repository, container)
     else:
-        yield from copy_in(engine, "copying workspace", container, _all(plan, project), run.SILENT_SECONDS)
+        pieces = _noted(_all(plan, project), plan, work)
+        yield from copy_in(engine, "copying workspace", container, pieces, run.SILENT_SECONDS)
     yield from _mark_left_out(engine, plan, project, container)
 
 
@@ -72,6 +76,19 @@ def _copy_with_own_git(
     pieces = chain(folders, _all(plan, project), own_git.members(repository, source, f"{root}/{GIT}"))
     yield from copy_in(engine, "copying workspace", container, pieces, run.SILENT_SECONDS)
     yield from own_git.copy_history(engine, repository, source, container, plan.workspace)
+
+
+def _noted(pieces: Iterator[bytes], plan: Plan, work: Record | None) -> Iterator[bytes]:
+    """Have noted what goes in, where work comes home as files."""
+    folder = record.place(work.launch) if work and work.kind == record.FOLDER else None
+    if folder is None:
+        return pieces
+    try:
+        writer = went_in.Writer(folder / went_in.FILE_NAME)
+    except OSError as problem:
+        log.log_warn(f"cannot note what goes in: {problem.strerror}: the work will not come home")
+        return pieces
+    return went_in.noted(pieces, writer, plan.workspace.lstrip("/"))
 
 
 def _parents(path: str) -> list[str]:

@@ -55,6 +55,20 @@ def the_same(project: Path, folder: str = WORKSPACE) -> None:
     assert inside("git", "fsck", "--connectivity-only", "--no-dangling", folder=folder) == ""
 
 
+def came_home(project: Path, *changed: str) -> None:
+    """Check that the work is a branch of a repository, and one commit beyond what that has.
+
+    Args:
+        project: a folder of the repository.
+        changed: what that commit changes.
+    """
+    (name,) = git(project, "for-each-ref", "--format=%(refname)", "refs/heads/claude-bottle").split()
+    assert name == f"refs/heads/claude-bottle/{AGENT}-1/work"
+    head = git(project, "rev-parse", "HEAD")
+    assert git(project, "rev-parse", f"{name}~1") == head
+    assert set(git(project, "diff", "--name-only", "HEAD", name).split()) == set(changed)
+
+
 def commits(folder: str = WORKSPACE) -> None:
     """Check that work can be committed there."""
     inside("git", "add", "-A", folder=folder)
@@ -74,7 +88,6 @@ def test_a_linked_worktree_has_its_own_index_branch_and_large_files(desk: Desk, 
     git(tree, "rm", "-qf", "other.bin")
     git(tree, "commit", "-qm", "large")
     unsettle(tree)
-    before = git(main, "for-each-ref")
     plan = f"git            : linked worktree, of {main}/.git; the bottle's repository is one of its own"
     with bottle_of(desk, tree, plan):
         filter_ = ("-c", f"filter.lfs.clean={tmp_path}/clean")
@@ -91,7 +104,7 @@ def test_a_linked_worktree_has_its_own_index_branch_and_large_files(desk: Desk, 
         config = inside("cat", ".git/config")
         assert "token" not in config and "secret" not in config and "example.org/x" in config
         commits()
-    assert git(main, "for-each-ref") == before
+    came_home(tree, "a.txt", "fresh.txt", "gone.txt", "new.txt", "sub/c.txt")
 
 
 def chown(folder: Path, owner: int) -> None:
@@ -131,6 +144,7 @@ def test_a_subfolder_of_a_shared_clone_of_somebody_else_goes_in_alone_with_the_h
         assert "a.txt" in names and "own.txt" not in names and "sub/kept-out.md" not in names
         assert inside("git", "show", "HEAD:own.txt") == "own"
     assert status(clone) == before
+    came_home(clone, "a.txt", *(f"sub/{name}" for name in ("deep/b.txt", "c.txt", "fresh.txt", "gone.txt", "new.txt")))
 
 
 def test_a_shallow_submodule_with_one_of_its_own_is_a_repository_of_the_bottles(desk: Desk, tmp_path: Path) -> None:
@@ -154,6 +168,7 @@ def test_a_shallow_submodule_with_one_of_its_own_is_a_repository_of_the_bottles(
         assert inside("cat", "lib/inner/a.txt") == "2"
         assert inside("git", "rev-parse", "--show-toplevel") == WORKSPACE
         commits()
+    came_home(project, "a.txt", "fresh.txt", "gone.txt", "new.txt", "sub/c.txt")
 
 
 def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, tmp_path: Path) -> None:
