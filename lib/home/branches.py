@@ -7,7 +7,6 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import docker, log
@@ -15,7 +14,7 @@ from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.home import heads
 from claude_bottle.lib.home.heads import Heads
 from claude_bottle.lib.home.quarantine import Bounds, Repository
-from claude_bottle.lib.home.record import Record
+from claude_bottle.lib.home.record import Brought, Record
 from claude_bottle.lib.home.source import Source, close_source, open_source
 from claude_bottle.lib.host.calls import ERR, OUT, Call, Work
 from claude_bottle.lib.teardown.owner import Owner
@@ -25,19 +24,6 @@ MARK, LIST, PACK = "mark", "list", "pack"
 SILENT_SECONDS = 900.0  # of git in a bottle, which may have many files to read
 TRIES = 5  # to find a place that is free, while others look too
 EVERY_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Brought:
-    """What has come home.
-
-    Attributes:
-        record: of the bottle, as it is now.
-        said: a line for the user; empty where there was nothing new.
-    """
-
-    record: Record
-    said: str = ""
 
 
 class _Answer:

@@ -15,9 +15,8 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.home import branches, folder
 from claude_bottle.lib.home import record as records
-from claude_bottle.lib.home.branches import Brought
 from claude_bottle.lib.home.quarantine import GIB, Bounds
-from claude_bottle.lib.home.record import FOLDER, GIT, NONE, RAW, Record
+from claude_bottle.lib.home.record import FOLDER, GIT, NONE, RAW, Brought, Record
 from claude_bottle.lib.home.source import Source, source_of
 from claude_bottle.lib.host import run, wait
 from claude_bottle.lib.host.calls import Pipe, Work, perform

@@ -19,10 +19,9 @@ from pathlib import Path
 from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.home import went_in
-from claude_bottle.lib.home.branches import Brought
 from claude_bottle.lib.home.landing import Landing, NotTaken
 from claude_bottle.lib.home.quarantine import Bounds
-from claude_bottle.lib.home.record import Record, place
+from claude_bottle.lib.home.record import Brought, Record, place
 from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.home.untar import FILE, FOLDER, LINK, OTHER, SECOND, Entry, Reader
 from claude_bottle.lib.host.calls import OUT, Work

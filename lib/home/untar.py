@@ -194,7 +194,8 @@ def _records(said: bytes) -> Iterator[tuple[str, str]]:
         length = int(digits) if digits.isdigit() else 0
         line = said[at + len(digits) + 1 : at + length]
         key, equals, value = line[:-1].partition(b"=")
-        if length <= len(digits) or not equals or not line.endswith(b"\n") or key.startswith(b"GNU.sparse"):
+        is_one = len(digits) < length <= len(said) - at and equals and line.endswith(b"\n")
+        if not is_one or key.startswith(b"GNU.sparse"):
             raise Broken("a header that is none")
         if key in (b"path", b"linkpath"):
             yield key.decode(), value.decode("utf-8", "surrogateescape")

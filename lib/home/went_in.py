@@ -111,9 +111,9 @@ class Noting:
 
     def end(self) -> None:
         entry = self._entry
-        if entry is None or not entry.name.startswith(self._start):
+        path = entry.name.removeprefix(self._start).rstrip("/") if entry else ""
+        if entry is None or not path or not entry.name.startswith(self._start):
             return
-        path = entry.name.removeprefix(self._start).rstrip("/")
         self._writer.add(path, known(entry, self._sum.digest()))
 
 
