@@ -144,6 +144,14 @@ def test_large_files_and_second_names_come_home(tmp_path: Path) -> None:
     assert {name: text[:1] for name, text in came.items()} == dict(
         first="2", second="2", third="2", large="b", touched="c"
     )
+    bottle.write(first="3")
+    os.utime(bottle.workspace / "first", (OLD, OLD))
+    bottle.enter()
+    bottle.write(first="4")
+    os.utime(bottle.workspace / "first", (OLD, OLD))
+    os.link(bottle.workspace / "first", bottle.workspace / "z")
+    bottle.bring()
+    assert bottle.came(2) == dict.fromkeys(("first", "second", "third", "z"), "4")
     os.utime(bottle.workspace / "touched")
     assert bottle.bring() == ""  # written and taken back: it was only touched
 

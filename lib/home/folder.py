@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -57,8 +57,7 @@ def bring(source: Source, record: Record, _owner: Owner, bounds: Bounds) -> Work
     try:
         again = yield from _pass(source, record, bounds, _Comparing(kept, record, target, bounds, writer))
         if again:  # as large and as old as before, and yet not the same
-            wanted = frozenset(again)
-            yield from _pass(source, record, bounds, _Comparing(kept, record, target, bounds, None, wanted))
+            yield from _pass(source, record, bounds, _Comparing(kept, record, target, bounds, None, again))
         said = target.done()
         writer.done()
     except BaseException:
@@ -68,7 +67,7 @@ def bring(source: Source, record: Record, _owner: Owner, bounds: Bounds) -> Work
     return Brought(record, said)
 
 
-def _pass(source: Source, record: Record, bounds: Bounds, comparing: _Comparing) -> Work[list[str]]:
+def _pass(source: Source, record: Record, bounds: Bounds, comparing: _Comparing) -> Work[dict[str, bool]]:
     """Have all of the workspace go by once; it comes to what has to go by again."""
     reader, progress = Reader(comparing), _Progress()
 
@@ -241,7 +240,7 @@ class _Comparing:
         target: the new folder.
         bounds: how much may come.
         writer: of the record of what is there now; None for a second time.
-        wanted: then, the files that have to be taken.
+        wanted: then, the files that have to be taken, with whether they were there before.
     """
 
     def __init__(
@@ -251,13 +250,13 @@ class _Comparing:
         target: _Target,
         bounds: Bounds,
         writer: went_in.Writer | None,
-        wanted: frozenset[str] | None = None,
+        wanted: Mapping[str, bool] | None = None,
     ) -> None:
         self._before = None if wanted is not None else went_in.Before(kept / went_in.FILE_NAME)
         self._target, self._bounds, self._writer, self._wanted = target, bounds, writer, wanted
         self._root = os.path.basename(record.workspace)
         self._seen = self._came = 0
-        self._again: list[str] = []
+        self._again: dict[str, bool] = {}  # with whether it was there before
         self._taken: set[str] = set()
         self._path = ""
         self._content: _Content | None = None
@@ -319,7 +318,7 @@ class _Comparing:
             if self._content:
                 self._content.drop()
         elif self._entry.kind == FILE and not self._content and not self._is_refused:
-            self._again.append(self._path)  # it has gone by
+            self._again[self._path] = True  # it has gone by
         elif not self._is_refused:
             self._take()
 
@@ -327,7 +326,7 @@ class _Comparing:
         if self._wanted is not None:
             return self._path not in self._wanted
         if self._entry.kind == SECOND and self._was:
-            return self._first() not in self._taken
+            return all(self._first() not in paths for paths in (self._taken, self._again))
         return bool(self._was and now.is_same(self._was))
 
     def _first(self) -> str:
@@ -344,14 +343,18 @@ class _Comparing:
             taken = self._try(partial(landing.link, path, self._entry.target))
         elif kind == SECOND and self._first() in self._taken:
             taken = self._try(partial(landing.second, path, self._first()))
+        elif kind == SECOND and self._first() in self._again:
+            self._again[path] = bool(self._was)
+            return
         else:
             self._leave_out(f"a second name of {self._first()}" if kind == SECOND else OTHER)
             return
         if taken:
-            self._target.counts["changed" if self._was or self._wanted is not None else "new"] += 1
+            was_there = self._wanted[path] if self._wanted is not None else bool(self._was)
+            self._target.counts["changed" if was_there else "new"] += 1
             self._taken.add(path)
 
-    def finish(self) -> list[str]:
+    def finish(self) -> dict[str, bool]:
         """Note what is gone; return what has to go by again."""
         if self._before:
             self._target.deleted(self._before.rest())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pexpect
 
 from tests.projects import git, large_file, repository, status, tips, unsettle, write
 
@@ -16,8 +19,8 @@ WORKSPACE = "/home/node/workspace"
 
 
 @contextmanager
-def bottle_of(desk: Desk, project: Path, *plan: str) -> Iterator[None]:
-    """Have a bottle with a project in it.
+def bottle_of(desk: Desk, project: Path, *plan: str) -> Iterator[pexpect.spawn]:
+    """Have a bottle with a project in it; at its end the launcher has said what it has to say.
 
     Args:
         desk: that it is started from.
@@ -31,7 +34,7 @@ def bottle_of(desk: Desk, project: Path, *plan: str) -> Iterator[None]:
     for line in plan:
         child.expect_exact(line)
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")
-    yield
+    yield child
     end(child)
 
 
@@ -189,3 +192,34 @@ def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, 
         the_same(clone)
         assert "All conflicts fixed but you are still merging" in inside("git", "status")
         commits()
+
+
+def test_the_work_on_a_project_without_a_repository_comes_home_as_files(desk: Desk) -> None:
+    write(
+        desk.cwd, **{"kept": "kept", "sub/changed": "old", "sub/gone": "gone", "run": "#!/bin/sh\n", "ignored.log": ""}
+    )
+    write(desk.cwd, **{".dockerignore": "*.log\n", "large": "x" * 3_000_000})
+    before = {path: path.stat().st_mtime_ns for path in desk.cwd.rglob("*")}
+    with bottle_of(desk, desk.cwd, "work             : comes home as a folder (no git repository)") as child:
+        script = """
+            echo new >sub/changed; rm sub/gone; chmod +x run; ln -s sub/changed in; ln -s /etc/passwd out; mkfifo pipe
+            d="deep/$(printf 'a\\033[31mb')"; mkdir -p "$d"; echo x >"$d/file"; git init -q; touch kept
+            touch -r large mark; printf y | dd of=large bs=1 seek=2000000 conv=notrunc status=none; touch -r mark large
+            ln large second; head -c 3000000 /dev/urandom >random; sha256sum random >sum
+        """
+        inside("sh", "-ec", script)
+    home = desk.home / ".local" / "state" / "claude-bottle"
+    folder = home / "files" / f"{AGENT}-1"
+    (said,) = re.findall(r"claude-bottle: the work came home as files.*", child.before)
+    assert said.endswith(f"3 changed, 1 deleted, 2 that could not come, see left-out.txt: {folder}\r")
+    files = folder / "files"
+    assert (files / "sub" / "changed").read_text() == "new\n" and os.readlink(files / "in") == "sub/changed"
+    assert os.access(files / "run", os.X_OK) and (files / "deep" / "a\x1b[31mb" / "file").read_text() == "x\n"
+    assert (files / "large").read_text() == (files / "second").read_text() == "x" * 2_000_000 + "y" + "x" * 999_999
+    assert subprocess.run(["sha256sum", "--quiet", "-c", "sum"], cwd=files).returncode == 0
+    assert not any((files / name).exists() for name in ("kept", "ignored.log", ".git", "pipe", "out"))
+    assert (files / "dot-git" / "HEAD").is_file()
+    assert (folder / "deleted.txt").read_text() == "sub/gone\n"
+    assert "out: a link that leads out: /etc/passwd\n" in (folder / "left-out.txt").read_text()
+    assert {path: path.stat().st_mtime_ns for path in desk.cwd.rglob("*")} == before
+    assert list((home / "work").iterdir()) == []  # nothing more is known of what went in
