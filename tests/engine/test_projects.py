@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pexpect
 
 from tests.projects import git, large_file, repository, status, tips, unsettle, write
 
-from .conftest import AGENT, Desk, container, end
+from .conftest import AGENT, Desk, container, docker, end
 
 WORKSPACE = "/home/node/workspace"
 
@@ -106,8 +107,15 @@ def test_a_linked_worktree_has_its_own_index_branch_and_large_files(desk: Desk, 
         assert inside("cat", ".git/hooks/pre-push").endswith('"$@"')
         config = inside("cat", ".git/config")
         assert "token" not in config and "secret" not in config and "example.org/x" in config
+        (tree.parent / "new.bin").write_bytes(made := os.urandom(2_000_000))
+        docker("cp", str(tree.parent / "new.bin"), f"{container('agent')}:{WORKSPACE}/new.bin")
+        inside("sh", "-c", "d=.git/lfs/objects/00/11; mkdir -p $d; echo x >$d/0011$(printf %060d 0)")  # it is not
         commits()
-    came_home(tree, "a.txt", "fresh.txt", "gone.txt", "new.txt", "sub/c.txt")
+    kept = hashlib.sha256(made).hexdigest()
+    store = main / ".git" / "lfs" / "objects"
+    assert (store / kept[:2] / kept[2:4] / kept).read_bytes() == made
+    assert not (store / "00").exists() and list((main / ".git" / "lfs" / "tmp").iterdir()) == []
+    came_home(tree, "new.bin", "a.txt", "fresh.txt", "gone.txt", "new.txt", "sub/c.txt")
 
 
 def chown(folder: Path, owner: int) -> None:
