@@ -12,7 +12,7 @@ from claude_bottle.lib.host.report import report
 
 COMPLETION_USAGE = "completion bash|fish|zsh"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
-LIST_USAGE = "list [agents|active]"
+LIST_USAGE = "list [agents|active [--json]]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 
@@ -128,6 +128,25 @@ def completion(ctx: click.Context, shell: str) -> int:
     return 0
 
 
+@commands.command(
+    "doctor",
+    cls=ShellCommand,
+    usage="doctor [--json]",
+    example="doctor",
+    statuses={"0": "no problem; there may be warnings", "1": "a problem, which is named with what mends it"},
+)
+@click.option("--json", "as_json", is_flag=True, help="print all of it as one JSON object")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> int:
+    """Looks at all that a start depends on: engine, images, addresses, disk, token, manifests and what is left behind.
+
+    It prints a line for each: ok, warning or problem, and what mends it. It changes nothing.
+    """
+    from claude_bottle.lib.doctor.command import doctor as run_doctor
+
+    return run_doctor(os.environ, logical_cwd(), str(ctx.obj), as_json)
+
+
 @commands.command("edit", cls=ShellCommand, usage="edit <agent>", example="edit implementer")
 @click.argument("agent", shell_complete=agent_names)
 def edit(agent: str) -> int:
@@ -155,17 +174,27 @@ def init() -> int:
 
 
 @commands.command(
-    "list", cls=ShellCommand, usage=LIST_USAGE, example="list", examples=("list active   # the bottles that run",)
+    "list",
+    cls=ShellCommand,
+    usage=LIST_USAGE,
+    example="list",
+    examples=("list active   # the bottles that there are", "list active --json"),
 )
+@click.option("--json", "as_data", is_flag=True, help="print all that is known of the bottles as JSON")
 @click.argument("what", required=False, type=click.Choice(("agents", "active")))
-def list_command(what: str | None) -> int:
-    """Prints the agents of the manifests with their bottles, or the bottles that run with image and status."""
+def list_command(as_data: bool, what: str | None) -> int:
+    """Prints the agents of the manifests with their bottles, or the bottles that run with image and status.
+
+    On a terminal `active` prints a table of all bottles that there are, with what each takes and was denied.
+    """
     from claude_bottle.lib import listing
 
     if what == "active":
-        return listing.list_active()
+        return listing.list_active(as_data)
     if what not in (None, "agents"):
         raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
+    if as_data:
+        raise UsageError("--json goes with active only", LIST_USAGE)
     settings = env.read_settings(os.environ)
     env.env_require_home(settings)
     return listing.list_agents(logical_cwd(), settings.host_home)

@@ -23,6 +23,7 @@ COMMANDS = {
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "completion": "print what has bash, zsh or fish complete command lines",
+    "doctor": "look at all that a start depends on, and say what mends it",
     "edit": "open an agent in vim for editing",
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",

@@ -14,7 +14,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.locks import locked
-from claude_bottle.lib.host.state import state_folder, state_make, state_write
+from claude_bottle.lib.host.state import state_folder, state_make, state_replace
 from claude_bottle.lib.schema.manifest_words import FILE_NAME
 
 STORE = "approved.json"
@@ -103,7 +103,4 @@ def _write(path: Path, key: str, digests: Mapping[str, str]) -> None:
         log.log_warn(f"{path} was damaged: it is now {kept}")
         approved = {}
     approved[key] = {**approved.get(key, {}), **digests}
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)  # of a writer that was killed
-    state_write(new, json.dumps(approved, indent=2, sort_keys=True) + "\n")
-    new.replace(path)
+    state_replace(path, json.dumps(approved, indent=2, sort_keys=True) + "\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from claude_bottle.lib.credentials import AUTHORIZATION, Injection
+from claude_bottle.lib.credentials import AUTHORIZATION, MODEL_HOST, Injection
 from claude_bottle.lib.env import TOKEN_NAME
 from claude_bottle.lib.errors import BottleError
 
@@ -58,6 +58,15 @@ resolvers engine
   hold valid 30s
 """
 _RESOLVED = "resolvers engine resolve-prefer ipv4 init-addr none"  # the networks of a bottle have no IPv6
+
+
+def model_hosts(credentials: Iterable[Injection]) -> set[str]:
+    """Return the hosts that the model answers at: the usual one, and where a manifest has moved it.
+
+    Args:
+        credentials: what the broker puts in.
+    """
+    return {MODEL_HOST}.union(*(each.hosts for each in credentials if each.variable in MODEL_KEYS))
 
 
 def addresses(brokered: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import perform
-from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown import inventory, presence, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item, LookFailed
 from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.owner import dead_launches, owner_here
@@ -31,7 +31,8 @@ def cleanup() -> int:
         return 0
     dead = dead_launches(item.owner for item in (*containers, *networks))
     for item in (*containers, *networks):
-        log.line(f"  {item.kind} {item.name}{' (stale)' * (item.owner.launch in dead)}")
+        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
+        log.line(f"  {item.kind} {item.name}{mark}")
     terminal.confirm("remove all of the above?")
     stay = _come_home(engine, containers)
     gone = [item for item in containers if item.identity not in stay]
@@ -56,6 +57,7 @@ def cleanup_stale(yes: bool) -> int:
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
+    presence.forget()
     try:
         items = perform(sweep.find_stale(engine, os.environ.get("TMPDIR", "")))
     except LookFailed as failure:

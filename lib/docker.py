@@ -260,7 +260,7 @@ def docker_build_image(engine: Engine, tag: str, id_file: Path, named: bool) -> 
     """
     log.log_info(f"building image {tag}")
     context = image_context()
-    answers = yield from _build(engine, tag, [str(context)], id_file)
+    answers = yield from build(engine, tag, [str(context)], id_file)
     if named:
         answers = (*answers, tag)
     elif not answers:
@@ -277,29 +277,9 @@ def _found_by_label(engine: Engine, tag: str, context: Path, id_file: Path) -> W
     Not at once: an image with a label is another one, and what had the tag before would be left without a name.
     """
     mark = f"{PREFIX}build={hashlib.sha256((context / 'Dockerfile').read_bytes()).hexdigest()[:16]}"
-    yield from _build(engine, tag, ["--label", mark, str(context)], id_file)
+    yield from build(engine, tag, ["--label", mark, str(context)], id_file)
     listed = yield engine.question(["image", "ls", "-q", "--no-trunc", "--filter", f"label={mark}"])
     return tuple(listed.text.split()[:1])
-
-
-def docker_build_broker(engine: Engine, tag: str, id_file: Path) -> Work[Image]:
-    """Build the broker's image; an own one is taken as it is.
-
-    Args:
-        engine: to ask.
-        tag: the image's.
-        id_file: where docker may write the image's id.
-
-    Raises:
-        DockerError: the build failed, and its own output has said why.
-        Interrupted: a signal stopped it.
-    """
-    if tag != env.DEFAULT_BROKER_IMAGE:
-        return Image(tag, (tag,))
-    log.log_info(f"building image {tag}")
-    context = image_context()
-    answers = yield from _build(engine, tag, ["-f", str(context / BROKER_FILE), str(context)], id_file)
-    return Image(tag, (*answers, tag))
 
 
 def docker_build_plain(engine: Engine, tag: str, broker_tag: str) -> int:
@@ -341,7 +321,7 @@ def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: 
     log.log_info(f"building derived image {tag} from {cwd}")
     known = yield from _known(engine, base)
     text = f'FROM {known}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
-    answers = yield from _build(engine, tag, ["-f", "-", cwd], id_file, [log.encode(text)])
+    answers = yield from build(engine, tag, ["-f", "-", cwd], id_file, [log.encode(text)])
     return Image(tag, (*answers, tag))
 
 
@@ -363,10 +343,22 @@ def _known(engine: Engine, image: Image) -> Work[str]:
     raise image.unknown(failure)
 
 
-def _build(
+def build(
     engine: Engine, tag: str, words: list[str], id_file: Path, dockerfile: Sequence[bytes] = ()
 ) -> Work[tuple[str, ...]]:
-    """Build an image while the user watches; it comes to what the build says that it goes by, if that says anything."""
+    """Build an image while the user watches; it comes to what the build says that it goes by, if that says anything.
+
+    Args:
+        engine: to ask.
+        tag: the image's.
+        words: docker's other arguments.
+        id_file: where docker may write the image's id.
+        dockerfile: pieces of what it reads on stdin.
+
+    Raises:
+        DockerError: the build failed, and its own output has said why.
+        Interrupted: a signal stopped it.
+    """
     command = ["build", "-t", tag]
     result = yield engine.call([*command, "--iidfile", str(id_file), *words], stdin=dockerfile, shown=(OUT, ERR))
     if not result.ok and str(id_file) in result.failure:

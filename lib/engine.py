@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import withhold
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import EngineUnfit
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Begun, Call, Work
 
@@ -171,15 +171,24 @@ class Engine:
         """Ask the engine for its id and what it has; it comes to the engine with that.
 
         Raises:
-            BottleError: no engine answers.
+            EngineUnfit: no engine answers.
+        """
+        said = yield from self.said()
+        return replace(self, identity=said.get("ID") or "", facts=Facts.of(said))
+
+    def said(self) -> Work[dict[str, Any]]:
+        """Ask the engine for all that it says of itself.
+
+        Raises:
+            EngineUnfit: no engine answers.
         """
         answer = yield self.question(["info", "--format", "{{json .}}"])
         said = _object(answer.text)
         errors = said.get("ServerErrors")  # of clients of 20.10, which end well all the same; later ones use stderr
         if errors or not answer.ok:
             reasons = errors or answer.failure.splitlines()[-1:]
-            raise BottleError("cannot reach the Docker daemon (docker info failed)", reasons)
-        return replace(self, identity=said.get("ID") or "", facts=Facts.of(said))
+            raise EngineUnfit("cannot reach the Docker daemon (docker info failed)", reasons)
+        return said
 
     def dump(self) -> dict[str, str]:
         """Return all of it as a line of the journal holds it."""
@@ -193,11 +202,11 @@ def engine_find(environ: Mapping[str, str]) -> Engine:
         environ: the caller's environment.
 
     Raises:
-        BottleError: no docker on PATH.
+        EngineUnfit: no docker on PATH.
     """
     client = shutil.which("docker", path=environ.get("PATH", ""))
     if client is None:
-        raise BottleError("docker not found on PATH")
+        raise EngineUnfit("docker not found on PATH")
     config = _absolute(environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME") or "/", ".docker"))
     return Engine(
         client=os.path.abspath(client),
@@ -218,7 +227,7 @@ def docker_require(environ: Mapping[str, str]) -> Engine:
         The engine, with its id.
 
     Raises:
-        BottleError: no docker on PATH, or no engine behind it.
+        EngineUnfit: no docker on PATH, or no engine behind it.
     """
     return Asking(environ).get()
 
@@ -230,7 +239,7 @@ class Asking:
         environ: the caller's environment.
 
     Raises:
-        BottleError: no docker on PATH.
+        EngineUnfit: no docker on PATH.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -241,7 +250,7 @@ class Asking:
         """Wait for its answer; return it with its id.
 
         Raises:
-            BottleError: no engine behind the client.
+            EngineUnfit: no engine behind the client.
         """
         return self._answer.get()
 

@@ -14,6 +14,7 @@ class BottleError(Exception):
     """
 
     status = 1
+    for_doctor = False  # whether a check of ``doctor`` explains it
 
     def __init__(self, message: str, hints: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -41,8 +42,16 @@ class UsageError(BottleError):
         self.usage = usage
 
 
+class EngineUnfit(BottleError):
+    """The engine, or this machine, is not there or has no room for what is asked of it; ``doctor`` looks closer."""
+
+    for_doctor = True
+
+
 class DockerError(BottleError):
     """A docker call that failed or did not answer in time."""
+
+    for_doctor = True
 
 
 class SidecarLost(BottleError):

@@ -5,9 +5,16 @@ Each imports what it alone needs: the agents are there before docker's modules w
 
 from __future__ import annotations
 
+import json
 import os
+from typing import TYPE_CHECKING
 
 from claude_bottle.lib import log
+
+if TYPE_CHECKING:
+    from claude_bottle.lib.engine import Engine
+
+NONE_ACTIVE = "no active containers"
 
 
 def list_agents(cwd: str, home: str) -> int:
@@ -25,28 +32,50 @@ def list_agents(cwd: str, home: str) -> int:
     return 0
 
 
-def list_active() -> int:
+def list_active(as_data: bool = False) -> int:
     """Print each running bottle with its image and status, sorted by name (shell: list_active).
 
-    What a launch that is provably dead has left is marked as stale.
+    What a launch that is provably dead has left is marked as stale. A terminal gets a table of all that there are.
+
+    Args:
+        as_data: print all that is known as JSON.
 
     Raises:
         BottleError: docker gave no answer.
     """
     from claude_bottle.lib.engine import docker_require
-    from claude_bottle.lib.pipelock import pipelock_container_name
+
+    engine = docker_require(os.environ)
+    if as_data or os.isatty(log.STDOUT):
+        return _list_closely(engine, as_data)
     from claude_bottle.lib.teardown import inventory
     from claude_bottle.lib.teardown.owner import dead_launches
 
-    def is_agent(item: inventory.Item) -> bool:
-        """The label decides, since an agent may be called pipelock-x; a bottle of the shell's has none."""
-        return item.role == inventory.AGENT if item.role else not item.name.startswith(pipelock_container_name(""))
-
-    running = inventory.ours(docker_require(os.environ), inventory.CONTAINER)
-    active = [item for item in running if is_agent(item)]
+    active = [item for item in inventory.ours(engine, inventory.CONTAINER) if item.is_agents]
     if not active:
-        log.log_info("no active containers")
+        log.log_info(NONE_ACTIVE)
     dead = dead_launches(item.owner for item in active)
     status = {item.identity: f"{item.status}{' (stale)' * (item.owner.launch in dead)}" for item in active}
     log.data(*((item.name, item.image or item.shown_image, status[item.identity]) for item in active))
+    return 0
+
+
+def _list_closely(engine: Engine, as_data: bool) -> int:
+    from claude_bottle.lib import active
+    from claude_bottle.lib.host.calls import perform
+    from claude_bottle.lib.table import table
+    from claude_bottle.lib.teardown.inventory import LookFailed, tell
+
+    try:
+        found = perform(active.find(engine))
+    except LookFailed as failure:
+        tell(failure)
+        raise
+    found = perform(active.measured(engine, found))
+    if as_data:
+        log.data(*((line,) for line in json.dumps([one.data() for one in found], indent=2).split("\n")))
+    elif found:
+        log.data(*((line,) for line in table(found)))
+    else:
+        log.log_info(NONE_ACTIVE)
     return 0

@@ -28,10 +28,13 @@ _UNSEEN = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_COLOURS = {"ok": "32", "warning": "33", "error": "31;1", "problem": "31;1", "hint": "36"}
+_WIPE = b"\r\x1b[K"
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 _own: dict[int, int] = {}  # for a terminal, a descriptor whose mode no other program shares
 _held: list[list[bytes]] = []  # where messages go for now, the innermost last
+_passing: list[bytes] = []  # what stands in the terminal's last line for a while
 _ending: list[float] = []  # until when the readers of a command that ends are waited for
 
 
@@ -67,6 +70,7 @@ def hurry() -> None:
     """Stop waiting for readers, but for a second in all: the command ends, and what it made must go."""
     if not _ending:
         _ending.append(time.monotonic() + LAST_WORDS_SECONDS)
+    passing("")
 
 
 def write(data: bytes, fd: int = STDERR) -> None:
@@ -79,8 +83,38 @@ def write(data: bytes, fd: int = STDERR) -> None:
     if _held and fd == STDERR:
         _held[-1].append(data)
         return
+    if _passing and fd == STDERR:
+        _passing.clear()
+        data = _WIPE + data
     with suppress(OSError):
         _write(data, fd)
+
+
+def obeys(fd: int = STDERR) -> bool:
+    """Say whether a descriptor is a terminal that obeys: it has colours, and a line in it can be written again.
+
+    Args:
+        fd: the descriptor.
+    """
+    return os.isatty(fd) and os.environ.get("TERM", "dumb") not in ("", "dumb")
+
+
+def passing(text: str) -> None:
+    """Show a text, on a terminal that ``obeys``, until something else is said; an empty one takes it away.
+
+    Args:
+        text: less than a line.
+    """
+    if text or _passing:
+        write(encode(visible(text)))
+        _passing[:] = [b""] if text else []
+
+
+def _painted(word: str, fd: int) -> bytes:
+    """Return a word in its colour, where there are colours and nobody minds (https://no-color.org)."""
+    if word in _COLOURS and obeys(fd) and not os.environ.get("NO_COLOR"):
+        return f"\x1b[{_COLOURS[word]}m{word}\x1b[0m".encode()
+    return encode(visible(word))
 
 
 @contextmanager
@@ -135,18 +169,20 @@ def line(text: str = "") -> None:
     write(encode(visible(text)) + b"\n")
 
 
-def data(*lines: Sequence[str]) -> None:
+def data(*lines: Sequence[str], rated: bool = False) -> None:
     """Write a command's data on stdout; a signal that comes while they are taken is too late to change anything.
 
     Args:
         lines: the fields of each, which get tabs between them.
+        rated: the word that each begins with has a colour on a terminal.
 
     Raises:
         BottleError: it cannot be written.
         Interrupted: a stopping signal has arrived before, or while nobody read.
         ReaderGone: nobody reads any more.
     """
-    whole = b"".join(encode("\t".join(map(visible, fields))) + b"\n" for fields in lines)
+    texts = ["\t".join(map(visible, fields)) for fields in lines]
+    whole = b"".join((_rated(text) if rated else encode(text)) + b"\n" for text in texts)
     try:
         wait.check_signals()
         if not _write(whole, STDOUT):
@@ -155,6 +191,11 @@ def data(*lines: Sequence[str]) -> None:
         raise ReaderGone from None
     except OSError as problem:
         raise BottleError(f"cannot write to stdout: {problem.strerror}") from None
+
+
+def _rated(text: str) -> bytes:
+    word, blank, rest = text.partition(" ")
+    return _painted(word, STDOUT) + encode(blank + rest)
 
 
 def log_info(text: str) -> None:
@@ -169,7 +210,7 @@ def log_warn(text: str, *, lines: bool = False) -> None:
         text: the message.
         lines: it ends in docker's words, whose line breaks stay.
     """
-    _say(f"{PREFIX}warning: {text}", lines)
+    _say("warning", text, lines)
 
 
 def log_error(text: str, *, lines: bool = False) -> None:
@@ -179,17 +220,19 @@ def log_error(text: str, *, lines: bool = False) -> None:
         text: the message.
         lines: it ends in docker's words, whose line breaks stay.
     """
-    _say(f"{PREFIX}error: {text}", lines)
+    _say("error", text, lines)
 
 
-def _say(text: str, lines: bool) -> None:
-    for part in text.split("\n") if lines else [text]:
-        line(part)
+def _say(word: str, text: str, lines: bool = False) -> None:
+    first, *others = text.split("\n") if lines else [text]
+    write(encode(PREFIX) + _painted(word, STDERR) + encode(visible(f": {first}")) + b"\n")
+    for other in others:
+        line(other)
 
 
 def log_hint(text: str) -> None:
     """Help with the error just printed; the shell has no such line (contract 14.15)."""
-    line(f"{PREFIX}hint: {text}")
+    _say("hint", text)
 
 
 def ask(question: str) -> None:

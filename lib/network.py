@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
-from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.errors import BottleError, DockerError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.subnets import subnets
 from claude_bottle.lib.teardown import inventory
@@ -135,8 +135,8 @@ def _is_alone(engine: Engine, name: str, identity: str) -> Work[bool]:
     return True
 
 
-def _no_room(name: str, tried: int) -> BottleError:
+def _no_room(name: str, tried: int) -> EngineUnfit:
     reason = f"no free subnet for network '{name}': all of the {tried} that were tried are in use"
     if not tried:
         reason = f"no free subnet for network '{name}': this machine has routes to all that were looked at"
-    return BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])
+    return EngineUnfit(reason, [f"{SUBNET_POOL_VARIABLE} names the block they are taken from"])

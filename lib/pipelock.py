@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from claude_bottle.lib import docker, log, pipelock_hosts, pipelock_traffic
 from claude_bottle.lib.ca import Authority
+from claude_bottle.lib.credentials import MODEL_HOST
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
@@ -110,6 +111,7 @@ def pipelock_yaml(
     watched: Sequence[Watched] = (),
     brokered: Sequence[str] = (),
     dlp: str = "warn",
+    models: Collection[str] = (MODEL_HOST,),
 ) -> str:
     """Return the sidecar's configuration (shell: pipelock_write_yaml; contract section 8).
 
@@ -121,6 +123,7 @@ def pipelock_yaml(
         watched: what becomes of each host's traffic.
         brokered: the hosts that lead to the broker, on loopback.
         dlp: what becomes of a secret in it: ``warn`` or ``block``.
+        models: the hosts that the model answers at.
     """
     names = sorted({*pipelock_hosts.trusted_names(listed, ssh_hosts), *brokered})
     addresses = pipelock_hosts.trusted_addresses(listed, ssh_hosts)
@@ -136,7 +139,7 @@ def pipelock_yaml(
     text += _LIMITS.format(
         port=port, metrics=metrics, exclusions=exclusions, patterns=patterns, seconds=seconds, sse=sse
     )
-    return text + (pipelock_traffic.opened(watched, dlp, AUTHORITY_FOLDER) if opened else "")
+    return text + (pipelock_traffic.opened(watched, dlp, AUTHORITY_FOLDER, models) if opened else "")
 
 
 def _exclusions(hosts: Sequence[str]) -> str:
@@ -250,12 +253,14 @@ def pipelock_start(engine: Engine, sidecar: str, egress: Network, yaml: str) -> 
     return watch
 
 
-def say_refused(watch: Watch) -> None:
-    """Tell what was refused for its size.
+def say_refused(watch: Watch, bottle: str) -> None:
+    """Tell what was denied, and what was refused for its size.
 
     Args:
         watch: the sidecar's.
+        bottle: the manifest's name of the agent's, empty where it has none.
     """
     catch_up()
-    for line in watch.refused.lines() if watch.refused else ():
-        log.log_info(line)
+    if watch.refused:
+        for line in (*watch.refused.denied(bottle), *watch.refused.lines()):
+            log.log_info(line)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from claude_bottle.lib.credentials import MODEL_HOST
 from claude_bottle.lib.inspection import Watched, plain
 
 MIB = 1024**2
@@ -98,23 +97,24 @@ def _pattern(one: _Demoted) -> str:
     return text + (f"      validator: {one.validator}\n" if one.validator else "") + "      action: warn\n"
 
 
-def opened(watched: Sequence[Watched], dlp: str, folder: str) -> str:
+def opened(watched: Sequence[Watched], dlp: str, folder: str, models: Collection[str]) -> str:
     """Return the sections about traffic that is opened.
 
     Args:
         watched: what becomes of each host's traffic.
         dlp: what becomes of a secret in it: ``warn`` or ``block``.
         folder: of the sidecar's, where the bottle's authority is.
+        models: the hosts that the model answers at, which are sent nothing but JSON.
     """
     passed = _list("  passthrough_domains:\n", "    ", _names(each for each in watched if not each.inspected))
     text = _OPENED.format(folder=folder, passed=passed, dlp=dlp, sent=MOST_SENT, received=MOST_RECEIVED)
-    return text + (_redaction(watched) if dlp == "block" else "")
+    return text + (_redaction(watched, models) if dlp == "block" else "")
 
 
-def _redaction(watched: Sequence[Watched]) -> str:
+def _redaction(watched: Sequence[Watched], models: Collection[str]) -> str:
     """Return the section that takes keys out of JSON; what is no JSON passes unchanged, but to the model."""
     apis = (name for name in _names(each for each in watched if each.inspected) if _HOST.fullmatch(name))
-    opaque = _list("  allowlist_unparseable:\n", "    ", (name for name in apis if name != MODEL_HOST))
+    opaque = _list("  allowlist_unparseable:\n", "    ", (name for name in apis if name not in models))
     return _REDACTED.format(classes=items(CLASSES, "        "), sent=MOST_SENT) + opaque
 
 

@@ -23,6 +23,7 @@ from claude_bottle.lib import (
     ssh,
 )
 from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
+from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.home.kind import Homing, look
@@ -121,8 +122,10 @@ class Plan(Grants):
     @property
     def yaml(self) -> str:
         ssh_hosts = [entry.hostname for entry in self.ssh]
-        port = self.settings.pipelock_port
-        return pipelock.pipelock_yaml(self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp)
+        port, models = self.settings.pipelock_port, model_hosts(self.credentials)
+        return pipelock.pipelock_yaml(
+            self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp, models
+        )
 
     @property
     def broker_addresses(self) -> dict[str, str]:
@@ -181,6 +184,50 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     draft = _Draft(request, settings, environ, cwd, found, engine.facts)
     draft.check(name)
     return draft.plan(pool, routes)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What there is to say of an agent that can be started.
+
+    Attributes:
+        warnings: as a start would give them.
+        pending: whether the current folder's manifest adds what is not approved.
+    """
+
+    warnings: tuple[str, ...]
+    pending: bool
+
+
+def examine(
+    found: manifest.Manifest,
+    agent: str,
+    settings: env.Settings,
+    environ: Mapping[str, str],
+    cwd: str,
+    facts: Facts,
+) -> Examined:
+    """Look at an agent as a start would, without one.
+
+    Args:
+        found: the merged manifest.
+        agent: one of its agents.
+        settings: from the environment.
+        environ: the caller's environment.
+        cwd: the caller's working directory, symlinks kept.
+        facts: of the engine.
+
+    Raises:
+        BottleError: whatever is wrong with it.
+    """
+    draft = _Draft(Request(agent), settings, environ, cwd, found, facts)
+    draft.check(Begun(_nameless()))
+    return Examined(tuple(draft.warnings()), bool(draft.approval.pending))
+
+
+def _nameless() -> Work[str]:
+    return ""
+    yield  # no call: nothing gets a name
 
 
 @dataclass(repr=False)
@@ -294,7 +341,7 @@ class _Draft:
             slug=self.slug,
             container=self.container,
             entries=env_resolve.env_entries(self.found, self.bottle),
-            warnings=tuple(self._warnings()),
+            warnings=tuple(self.warnings()),
             project=self.workspace,
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
             confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
@@ -306,7 +353,7 @@ class _Draft:
         repository = self.workspace.host_git if self.workspace else ""
         return look(repository, wanted=not self.request.no_bring, seen=not self.settings.derived_image)
 
-    def _warnings(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         yield from self.found.warnings
         yield from env_resolve.env_warnings(self.found, self.bottle)
         entries = env_resolve.env_entries(self.found, self.bottle)

@@ -15,6 +15,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError, reason
 from claude_bottle.lib.host import calls
 from claude_bottle.lib.plan import RESERVED, Plan
+from claude_bottle.lib.refused import Row, refused_data
 from claude_bottle.lib.seals import Probe
 from claude_bottle.lib.teardown.inventory import CONTAINER
 from claude_bottle.lib.version import launcher_version
@@ -53,6 +54,7 @@ class Receipt:
                 "plan": plan_digest(self.plan),
                 "images": None,
                 "probes": [],
+                "denied": None,
                 "times": {"begun": _now(), "tested": None, "ended": None},
                 "status": None,
             }
@@ -75,6 +77,15 @@ class Receipt:
             self.content["times"]["tested"] = _now()
             self.content["images"] = _images(engine, containers)
             self._write()
+
+    def denied(self, rows: Sequence[Row]) -> None:
+        """Note what the sidecar has refused in the session, for when all is over.
+
+        Args:
+            rows: hosts, why, and how often; without a host is what had no room.
+        """
+        if self.content:
+            self.content["denied"] = refused_data(rows)
 
     def end(self, status: int, report: Callable[[BaseException], int]) -> int:
         """Note that all is over.

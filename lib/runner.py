@@ -54,6 +54,7 @@ class _Story:
         self.begun: dict[int, float] = {}
         self.seconds: dict[int, float] = {}
         self.told_to_wait: set[int] = set()
+        self.shown = (0, 0)  # step and seconds
 
     def voice(self, number: int) -> AbstractContextManager[Any]:
         """Return the context in which a step speaks."""
@@ -86,12 +87,21 @@ class _Story:
         """Say what is waited for where that takes long; return when to look again."""
         if not self.timed or self.turn not in self.begun or self.turn in self.told_to_wait:
             return math.inf
-        due = self.begun[self.turn] + LONG_SECONDS
-        if time.monotonic() < due:
+        now, due = time.monotonic(), self.begun[self.turn] + LONG_SECONDS
+        if now < due:
             return due
+        waiting = f"  waiting for the {self.steps[self.turn].title}"
+        if log.obeys():
+            return self.show_seconds(waiting, int(now - self.begun[self.turn]))
         self.told_to_wait.add(self.turn)
-        log.log_info(f"  waiting for the {self.steps[self.turn].title}")
+        log.log_info(waiting)
         return math.inf
+
+    def show_seconds(self, waiting: str, seconds: int) -> float:
+        if self.shown != (self.turn, seconds):
+            self.shown = (self.turn, seconds)
+            log.passing(f"{log.PREFIX}{waiting}: {seconds} s")
+        return self.begun[self.turn] + seconds + 1
 
 
 class _Walk:

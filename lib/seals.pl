@@ -349,8 +349,23 @@ sub run_tls {
     exec { $openssl } 'openssl', @words or POSIX::_exit(127);
 }
 
-# Take what a client says, up to its end, or to an answer that says enough.
+# Hear what a host says; once more where nobody is behind it yet: the broker may be coming up.
 sub hear {
+    my ($talk) = @_;
+    my $end = now() + $seconds;
+    while (1) {
+        hear_once($talk);
+        return unless $talk->{path} && is_unmanned($talk) && now() < $end;
+        select undef, undef, undef, 0.02;
+        @$talk{qw(pid said)} = (undef, q{});
+    }
+}
+
+# What the sidecar says of a host that it cannot reach.
+sub is_unmanned { return shift->{said} =~ /^HTTP\S+ 502|HTTP CONNECT failed\D*502/m }
+
+# Take what a client says, up to its end, or to an answer that says enough.
+sub hear_once {
     my ($talk) = @_;
     begin_tls() unless $talk->{pid};
     return unless $talk->{pid};

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from claude_bottle.lib import docker, log, pipelock, seals
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
@@ -83,7 +83,9 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 
-def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[Watch]) -> int:
+def attach(
+    engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[Watch], look: Callable[[], float]
+) -> int:
     """Run the session in the foreground, and look after sidecar and broker meanwhile (shell: attach).
 
     Args:
@@ -92,6 +94,7 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
         container: the agent's id.
         name: its name, for the message.
         watches: notice the end of the sidecar, and of the broker if there is one.
+        look: see ``calls.finish``.
 
     Returns:
         The session's own exit status.
@@ -102,12 +105,14 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
     """
     log.log_info(f"attaching to {name}")
     on_terminal = terminal.tty_in_foreground()
-    if on_terminal:
-        words = session_words(plan, container, TERMINAL)
-        status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words)))
-    else:
-        status = _without_terminal(engine, plan, container, watches)
-    pipelock.say_refused(watches[0])
+    try:
+        if on_terminal:
+            words = session_words(plan, container, TERMINAL)
+            status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words), look=look))
+        else:
+            status = _without_terminal(engine, plan, container, watches, look)
+    finally:
+        pipelock.say_refused(watches[0], plan.bottle)
     for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
         if not on_terminal:
             raise lost
@@ -115,7 +120,10 @@ def attach(engine: Engine, plan: Plan, container: str, name: str, watches: Seque
     return status
 
 
-def _without_terminal(engine: Engine, plan: Plan, container: str, watches: Sequence[Watch]) -> int:
+def _without_terminal(
+    engine: Engine, plan: Plan, container: str, watches: Sequence[Watch], look: Callable[[], float]
+) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
-    return calls.finish(engine.foreground(words, no_stdin=typed), lambda: any(watch.has_ended() for watch in watches))
+    session = engine.foreground(words, no_stdin=typed)
+    return calls.finish(session, lambda: any(watch.has_ended() for watch in watches), look)

@@ -11,7 +11,7 @@ import string
 from pathlib import Path
 
 from claude_bottle.lib import env_resolve, log
-from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.errors import EngineUnfit, reason
 from claude_bottle.lib.plan import RESERVED, Plan
 from claude_bottle.lib.teardown.journal import STAGE, Journal
 from claude_bottle.lib.teardown.sweep import OWNER_FILE, STAGE_PREFIX, owner_text
@@ -31,7 +31,7 @@ def stage_create(journal: Journal, slug: str, folder: str) -> str:
         Its path, spelt as the folder was: the preflight shows it, and macOS ends TMPDIR with a slash.
 
     Raises:
-        BottleError: it cannot be made, or not written to.
+        EngineUnfit: it cannot be made, or not written to.
     """
     parent = folder or "/tmp"
     name = STAGE_PREFIX + "".join(secrets.choice(_TAIL) for _ in range(6))
@@ -40,7 +40,7 @@ def stage_create(journal: Journal, slug: str, folder: str) -> str:
     try:
         os.mkdir(path, mode=0o700)
     except OSError as problem:
-        raise BottleError(f"cannot create the stage dir in {parent}", [reason(problem)]) from None
+        raise EngineUnfit(f"cannot create the stage dir in {parent}", [reason(problem)]) from None
     _write(Path(path, OWNER_FILE), owner_text(journal.owner, slug))
     return path
 
@@ -49,7 +49,7 @@ def stage_write(stage: Path, plan: Plan) -> None:
     """Write the sidecar's configuration, the literals, and the prompt.
 
     Raises:
-        BottleError: a file cannot be written, for example on a full disk.
+        EngineUnfit: a file cannot be written, for example on a full disk.
     """
     _write(stage / "pipelock.yaml", plan.yaml)
     _write(stage / "agent.env", env_resolve.env_file(plan.entries, RESERVED))
@@ -62,4 +62,4 @@ def _write(path: Path, text: str) -> None:
         with open(fd, "wb") as file:
             file.write(log.encode(text))
     except OSError as problem:
-        raise BottleError(f"cannot write {path}", [reason(problem)]) from None
+        raise EngineUnfit(f"cannot write {path}", [reason(problem)]) from None

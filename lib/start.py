@@ -6,8 +6,9 @@ import gc
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
@@ -18,6 +19,7 @@ from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup, notes
 from claude_bottle.lib.teardown.journal import Journal, new_launch
+from claude_bottle.lib.teardown.presence import ENDING, RUNNING, STARTING, Presence
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
 
 
@@ -132,16 +134,29 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     guarded = engine.keeping_out(secrets.injected)
     work = _work(engine, planned, journal)
     launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected, work=work)
+    present = Presence(journal, engine.identity, planned.agent, planned.bottle, planned.cwd)
+    present.say(STARTING)
     with slots.start_slot(engine.facts.cpus, _turn()):
         made = runner.run_steps(launch, timed=os.isatty(log.STDERR) and not planned.request.quiet)
-    agent, proof = made["agent"], made["proof"]
+    proof = made["proof"]
     containers = {role: made[role].identity for role in ("agent", "sidecar", "broker") if made[role]}
     receipt.tested(engine, containers, proof.probes)
     proof.require()
-    watches = [watch for watch in (made["watch"], made["broker_watch"]) if watch]
     if work:
         _session_begins(journal, made["work"] or work)
-    return session.attach(engine, planned, agent.identity, agent.name, watches)
+    return _session(engine, planned, made, receipt, present)
+
+
+def _session(engine: Engine, planned: plan.Plan, made: Mapping[str, Any], receipt: Receipt, present: Presence) -> int:
+    agent, watch = made["agent"], made["watch"]
+    watches = [each for each in (watch, made["broker_watch"]) if each]
+    present.counting(watch.rows)
+    present.say(RUNNING, agent.name)
+    try:
+        return session.attach(engine, planned, agent.identity, agent.name, watches, present.look)
+    finally:
+        present.say(ENDING)
+        receipt.denied(watch.rows())
 
 
 def _work(engine: Engine, planned: plan.Plan, journal: Journal) -> record.Record | None:

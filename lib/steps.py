@@ -6,6 +6,7 @@ others (``runner``). Nothing is undone here when one fails: that is ``cleanup_al
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from claude_bottle.lib import agent as agent_container
 from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup
+from claude_bottle.lib.broker_image import docker_build_broker
 from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
 from claude_bottle.lib.engine import Engine
@@ -23,6 +25,7 @@ from claude_bottle.lib.home.record import GIT, Record
 from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
+from claude_bottle.lib.host.state import state_folder
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.seals import AT_START, Proof, SelfTest, at_launch, credential_words, proof
@@ -81,11 +84,12 @@ def build_workspace(launch: Launch, base: Image) -> Work[Image]:
 
 
 def build_broker(launch: Launch) -> Work[Image | None]:
-    """Build the broker's image, if there is anything to put in."""
+    """Have the broker's image, if there is anything to put in."""
     if not launch.plan.brokered:
         return None
     tag = launch.plan.settings.broker_image
-    return (yield from docker.docker_build_broker(launch.engine, tag, launch.stage / "broker-id"))
+    id_file, state = launch.stage / "broker-id", state_folder(os.environ)
+    return (yield from docker_build_broker(launch.engine, tag, id_file, state))
 
 
 def make_ca(launch: Launch) -> Work[Authority]:
@@ -215,9 +219,11 @@ def prepare(
     watch: Watch,
     internal: Network,
     egress: Network,
-    broker_watch: Watch | None,
 ) -> Work[Proof]:
-    """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold."""
+    """Have the seals proved with the sidecar's answer to the bottle, and the session's values in it where they hold.
+
+    The broker may still be on its way: what is asked of it is asked until it answers.
+    """
     engine, plan, host = launch.engine, launch.plan, pipelock.pipelock_host(sidecar.name)
     put_in = credential_words(plan.credentials, plan.watched)
     words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
@@ -247,7 +253,7 @@ STEPS = (  # in the order in which they are told
     Step(("agent",), "files", copy_workspace, "working directory"),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
-        ("agent", "sidecar", "watch", "internal", "egress", "broker_watch"),
+        ("agent", "sidecar", "watch", "internal", "egress"),
         "proof",
         prepare,
         "seals, and sidecar's answer",

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Network
 from itertools import islice
 from pathlib import Path
 
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import EngineUnfit
+from claude_bottle.lib.host.calls import Work
 
 PREFIX = 29
 SHORTEST, LONGEST = 8, 28
@@ -35,15 +36,15 @@ def subnet_pool(text: str, taken: Collection[IPv4Network]) -> IPv4Network:
         taken: networks that the engine's host itself reaches.
 
     Raises:
-        BottleError: it is no private block of a usable size, or has a route to all of it.
+        EngineUnfit: it is no private block of a usable size, or has a route to all of it.
     """
     pool = _usable_block(text)
     if pool is None:
         allowed = f"a block from /{SHORTEST} to /{LONGEST} inside {', '.join(map(str, PRIVATE))}"
-        raise BottleError(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
+        raise EngineUnfit(f"{SUBNET_POOL_VARIABLE} must be {allowed}, not '{text}'")
     if any(map(pool.subnet_of, taken)):
         reason = f"this machine has a route to all of {pool}"
-        raise BottleError(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
+        raise EngineUnfit(reason, [f"{SUBNET_POOL_VARIABLE} names another block"])
     return pool
 
 
@@ -103,6 +104,20 @@ def host_routes(engine: Engine) -> tuple[IPv4Network, ...]:
     pairs = ((_address(row[1]), _address(row[7])) for row in rows if len(row) > 7)
     # A shorter one is a default route, whole or in two halves, as a tunnel for everything sets it.
     return tuple(IPv4Network((address, str(mask))) for address, mask in pairs if int(mask).bit_count() >= SHORTEST)
+
+
+def subnets_of(engine: Engine, identities: Sequence[str]) -> Work[list[IPv4Network]]:
+    """Find the subnets of networks; of one that is gone by now there are none.
+
+    Args:
+        engine: to ask.
+        identities: their ids.
+    """
+    if not identities:
+        return []
+    form = "{{range .IPAM.Config}}{{println .Subnet}}{{end}}"
+    answer = yield engine.question(["network", "inspect", "--format", form, *identities])
+    return [IPv4Network(word) for word in answer.text.split() if ":" not in word]
 
 
 def _address(word: str) -> ipaddress.IPv4Address:

@@ -14,6 +14,7 @@ from claude_bottle.lib.host.calls import Work, perform
 from claude_bottle.lib.search import Search, look_at
 from claude_bottle.lib.start import plan_for, with_teardown
 from claude_bottle.lib.steps import Launch
+from claude_bottle.lib.subnets import subnets_of
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import AGENT, BROKER, INTERNAL, NETWORK, SIDECAR
 from claude_bottle.lib.teardown.journal import Journal
@@ -76,9 +77,4 @@ def _siblings(engine: Engine) -> Work[list[IPv4Network]]:
     """Find the own networks of the bottles that there are."""
     filters = ["--filter", f"label={inventory.PREFIX}role={INTERNAL}"]
     there = yield from inventory.find(engine, NETWORK, filters)
-    identities = [item.identity for item in there[:MOST_SIBLINGS]]
-    if not identities:
-        return []
-    form = "{{range .IPAM.Config}}{{println .Subnet}}{{end}}"
-    answer = yield engine.question(["network", "inspect", "--format", form, *identities])  # one may be gone by now
-    return [IPv4Network(word) for word in answer.text.split() if ":" not in word]
+    return (yield from subnets_of(engine, [item.identity for item in there[:MOST_SIBLINGS]]))

@@ -6,7 +6,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError, SidecarLost
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import ERR, OUT, Talk, one, perform
-from claude_bottle.lib.refused import Refused
+from claude_bottle.lib.refused import Refused, Row
 
 LOG_LINES = 8
 
@@ -34,6 +34,10 @@ class Watch:
         self._engine, self._container, self._talk, self._name, self._loss = engine, container, talk, name, loss
         self.refused = refused
         self._ended: bool | None = None
+
+    def rows(self) -> list[Row]:
+        """Return what was refused by now, as ``Refused.rows`` does."""
+        return self.refused.rows() if self.refused else []
 
     @property
     def is_alone(self) -> bool:

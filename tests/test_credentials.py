@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from claude_bottle.lib import credential_values, env, log, pipelock_hosts
+from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.credentials import (
     MODEL_HOST,
     MODEL_PATHS,
@@ -230,6 +231,7 @@ def test_the_token_goes_where_the_manifest_has_the_model(url: str, hosts: str, f
     assert injected and (injected.hosts, injected.paths[0], len(injected.paths)) == ((hosts,), first, 4)
     assert granted(env={"ANTHROPIC_BASE_URL": url}).credentials == (injected,)
     assert granted({**TOKEN, "U": url}, env={"ANTHROPIC_BASE_URL": "${U}"}).credentials == (injected,)
+    assert model_hosts([injected]) == {MODEL_HOST, hosts}
 
 
 BAD_URLS = (

@@ -80,11 +80,12 @@ RANDOM = "q7x2k9m4z8w1v5b3n6j0"  # twenty different characters
 LISTED = (f"{RANDOM}.example.org", "*.example.org", "*.internal", "git.corp.example", "nas", "10.77.0.5", "8.8.8.8")
 
 
-def written(listed: tuple[str, ...], ssh: tuple[str, ...] = (), dlp: str = "") -> str:
+def written(listed: tuple[str, ...], ssh: tuple[str, ...] = (), dlp: str = "", model: str = "") -> str:
     """Return the sidecar's file; nothing is inspected without a word about secrets."""
     hosts = sorted({*pipelock_hosts.DEFAULT_HOSTS, *listed, *ssh})
     watched = inspection.watched(hosts, ssh, {}) if dlp else ()
-    return pipelock.pipelock_yaml(hosts, ssh, "8888", listed, watched, ["api.anthropic.com"] if dlp else (), dlp)
+    brokered, models = ["api.anthropic.com"] if dlp else (), {"api.anthropic.com", model}
+    return pipelock.pipelock_yaml(hosts, ssh, "8888", listed, watched, brokered, dlp, models)
 
 
 def test_the_page_has_every_key_beyond_the_contract_and_no_other() -> None:
@@ -126,10 +127,17 @@ def test_what_is_found_is_taken_out_only_where_it_would_be_refused() -> None:
 
 def test_what_is_no_json_may_go_to_all_inspected_hosts_but_the_models() -> None:
     listed = ("*.Example.org", "api.example.com.", "a_host.test", "gitlab.example.org", "fd00::7", "ssh.example.com")
-    text = written(listed, ("ssh.example.com",), "block")
+    text = written((*listed, "model.example"), ("ssh.example.com",), "block", "model.example")
     opaque = section(text, "redaction", "allowlist_unparseable")
     assert {"*.example.org", "example.org", "api.example.com"} <= set(opaque)
-    assert not {"api.anthropic.com", "ssh.example.com", "gitlab.example.org", "a_host.test", "fd00::7"} & set(opaque)
+    assert not {
+        "api.anthropic.com",
+        "model.example",
+        "ssh.example.com",
+        "gitlab.example.org",
+        "a_host.test",
+        "fd00::7",
+    } & set(opaque)
 
 
 def test_what_is_no_secret_of_anybodys_is_only_logged() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from claude_bottle.lib.refused import LONGEST_LINE, Refused
+from claude_bottle.lib.refused import LONGEST_LINE, MOST_KEPT, Refused
 
 SENT, RECEIVED = "request body exceeds max_body_bytes (35651584)", "response too large for scanning"
 
@@ -63,3 +63,72 @@ def test_a_line_without_an_end_is_not_kept() -> None:
     assert len(found._rest) == LONGEST_LINE
     found.hear("out", b"\n" + event("api.test"))
     assert len(list(found.lines())) == 1
+
+
+def denied(host: str, scanner: str = "allowlist", reason: str = "domain not in allowlist: x", **more: object) -> bytes:
+    line = {"event": "blocked", "method": "CONNECT", "target": f"{host}:443", "scanner": scanner, "reason": reason}
+    return json.dumps({**line, **more}).encode() + b"\n"
+
+
+def heard(*pieces: bytes) -> Refused:
+    found = Refused({"sent": 34, "received": 16})
+    for piece in pieces:
+        found.hear("out", piece)
+    return found
+
+
+def test_a_denied_host_has_a_line_with_how_often_and_what_would_allow_it() -> None:
+    found = heard(*[denied("Registry.Example")] * 12, denied("other.test"))
+    assert found.denied("my.bottle") == [
+        'denied: registry.example (12 times); to allow: bottles["my.bottle"].egress.allowlist += "registry.example"',
+        'denied: other.test (once); to allow: bottles["my.bottle"].egress.allowlist += "other.test"',
+    ]
+    assert found.denied("")[1].endswith('to allow: a bottle for the agent, with egress.allowlist ["other.test"]')
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (denied("a.test", "core_dlp", "core DLP match: GitHub Token (critical)"), "looked like a secret"),
+        (denied("a.test", event="body_dlp", action="block"), "looked like a secret"),
+        (denied("a.test", "subdomain_entropy", "high entropy"), "looked like one that carries a secret"),
+        (denied("a.test", "ssrf", "SSRF blocked: a.test resolves to internal IP 10.0.0.5"), "private address"),
+        (denied("a.test", "ssrf", "SSRF check failed: DNS resolution error for a.test"), "leads nowhere"),
+        (denied("a.test", "ratelimit", "rate limit exceeded for a.test"), "too often"),
+        (denied("a.test", "tls_handshake_error", "remote error"), "did not take the bottle's certificate"),
+        (denied("", event="sni_mismatch", category="mismatch", connect_host="a.test", target=None), "another host"),
+        (denied("a.test", "a scanner to come", "harm"), "took it for harmful"),
+    ],
+)
+def test_what_no_list_would_allow_is_told_with_its_reason(line: bytes, why: str) -> None:
+    (told,) = heard(line).denied("b")
+    assert told.startswith("denied: a.test (once): ") and why in told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        denied("f00.claude-bottle.invalid"),  # the self-test's own question
+        denied("a.test", event="sni_mismatch", category="timeout", connect_host="a.test"),
+        denied("a.test", event="header_dlp", action="warn"),
+        denied("a.test", "sse_stream", "context canceled"),
+        denied("a.test", event="anomaly"),
+        denied("a.test", reason=7),
+    ],
+)
+def test_what_was_not_refused_counts_for_nothing(line: bytes) -> None:
+    assert heard(line).rows() == []
+
+
+@pytest.mark.parametrize("host", ["12345", "x.localhost", 'a"b', "127.0.0.1"])
+def test_what_no_list_could_hold_is_not_recommended(host: str) -> None:
+    (told,) = heard(denied(host)).denied("b")
+    assert "to allow" not in told
+
+
+def test_many_hosts_are_five_lines_a_bounded_list_and_the_whole_count() -> None:
+    found = heard(*(denied(f"{number}.{'x' * 4000}.test") for number in range(9000)), *[denied("loop.test")] * 1000)
+    assert found.times == 10000
+    assert len(found.rows()) <= MOST_KEPT + 1 and max(len(host) for host, _, _ in found.rows()) <= 255
+    told = found.denied("b")
+    assert len(told) == 5 and told[-1].startswith("denied: others (") and sum(row[2] for row in found.rows()) == 10000

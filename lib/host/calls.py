@@ -21,6 +21,7 @@ from claude_bottle.lib.host.run import Process, Result
 
 CHUNK = 65536
 LAST_BYTES = 16384  # kept of the output of what runs long, for who reads its last words
+ON_ITS_WAY_SECONDS = 0.05
 OUT, ERR = "out", "err"
 
 
@@ -330,8 +331,10 @@ def detach_all() -> None:
 
 
 def catch_up() -> None:
-    """Take what is attached has said by now."""
-    _serve((), time.monotonic())
+    """Take what is attached has said by now; it may be a moment on its way."""
+    end = time.monotonic() + ON_ITS_WAY_SECONDS
+    while time.monotonic() < end:
+        _serve((), end)
 
 
 def _serve(talks: Collection[Talk | Joined], deadline: float = math.inf) -> None:
@@ -471,12 +474,15 @@ def one(call: Call) -> Work[Result]:
     return (yield call)
 
 
-def finish(process: Process, needless: Callable[[], bool] = lambda: False) -> int:
+def finish(
+    process: Process, needless: Callable[[], bool] = lambda: False, look: Callable[[], float] = lambda: math.inf
+) -> int:
     """Wait for a foreground process; a stopping signal ends it with TERM.
 
     Args:
         process: one that ``run.spawn`` returned.
         needless: looked at whenever a child has ended; True ends the process too.
+        look: called before each wait; returns when to call it again at the latest.
 
     Returns:
         Its status, 128 plus the number if a signal ended it.
@@ -488,7 +494,7 @@ def finish(process: Process, needless: Callable[[], bool] = lambda: False) -> in
     def given_up() -> bool:
         return wait.pending_signal() is not None or needless()
 
-    if run.await_end(process, early=given_up, turn=lambda deadline: _serve((), deadline or math.inf)):
+    if run.await_end(process, early=given_up, turn=lambda deadline: _serve((), min(deadline or math.inf, look()))):
         return run.reap(process)
     status = run.stop(process)
     wait.check_signals()

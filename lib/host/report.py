@@ -35,6 +35,8 @@ def report(problem: BaseException, program: str) -> int:
         log.line(f"usage: {program} {problem.usage}")
     for hint in problem.hints:
         log.log_hint(hint)
+    if problem.for_doctor:
+        log.log_hint(f"'{program} doctor' looks at what a start depends on")
     return problem.status
 
 

@@ -37,3 +37,15 @@ def state_write(path: Path, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb") as file:
         file.write(log.encode(text))
+
+
+def state_replace(path: Path, text: str) -> None:
+    """Write a file of the folder, in the place of the one that may be there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)  # of a writer that was killed
+    state_write(new, text)
+    new.replace(path)

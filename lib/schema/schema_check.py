@@ -217,3 +217,9 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, list) else ()
+
+
+def is_host(text: str) -> bool:
+    """Say whether an allowlist can hold a text."""
+    pattern = _schema()["$defs"]["egress"]["properties"]["allowlist"]["items"]["pattern"]
+    return bool(re.search(pattern, text))

@@ -38,9 +38,13 @@ KINDS = {
 ROLES = tuple(KINDS)  # in the order in which they are removed
 KEPT_PREFIX = "claude-bottle-kept."  # of what holds work that is to come home yet; no agent's name has a dot
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
+SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
 
 _LABELS = ("slug", "role", "image", *FACTS)
-_NAMES = {CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}"), NETWORK: ("{{.Name}}", "", "")}
+_NAMES = {
+    CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}", "{{.CreatedAt}}"),
+    NETWORK: ("{{.Name}}", "", "", ""),
+}
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
 _REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
 
@@ -54,6 +58,7 @@ class Item:
     name: str
     shown_image: str
     status: str
+    created: str
     slug: str
     role: str
     image: str
@@ -68,6 +73,11 @@ class Item:
     def is_kept(self) -> bool:
         """Whether it holds work that could not come home: only who has asked for it removes it."""
         return self.role == AGENT and self.name.startswith(KEPT_PREFIX)
+
+    @property
+    def is_agents(self) -> bool:
+        """Whether it is an agent's container: its label decides, for an agent may be called pipelock-x."""
+        return self.role == AGENT if self.role else not self.name.startswith(SHELL_SIDECARS)
 
 
 def labels(owner: Owner, slug: str, role: str) -> list[str]:
@@ -113,8 +123,9 @@ def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
 
 
 def _item(kind: str, row: list[str]) -> Item:
-    identity, name, image, status, slug, role, tag, *facts = row
-    return Item(kind, identity, name, image, status, slug, role, tag, owner_from(dict(zip(FACTS, facts, strict=True))))
+    identity, name, image, status, created, slug, role, tag, *facts = row
+    owner = owner_from(dict(zip(FACTS, facts, strict=True)))
+    return Item(kind, identity, name, image, status, created, slug, role, tag, owner)
 
 
 class LookFailed(DockerError):

@@ -19,7 +19,7 @@ from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make
-from claude_bottle.lib.teardown import inventory
+from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.cleanup import remove_folder
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
 from claude_bottle.lib.teardown.journal import STAGE, new_launch
@@ -57,7 +57,8 @@ def stages(parent: str) -> Iterator[Item]:
     for path in sorted(Path(parent or "/tmp").glob(f"{STAGE_PREFIX}*")):
         facts = _owner_file(path)
         if facts:
-            yield Item(FOLDER, str(path), str(path), "", "", facts.get("slug", ""), STAGE, "", owner_from(facts))
+            name, slug = str(path), facts.get("slug", "")
+            yield Item(FOLDER, name, name, "", "", "", slug, STAGE, "", owner_from(facts))
 
 
 def _owner_file(folder: Path) -> dict[str, str]:
@@ -135,6 +136,7 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
         engine: to ask.
         parent: see ``find_stale``.
     """
+    presence.forget()
     patient = engine.bounded(time.monotonic() + SILENT_SECONDS, run.on_signal)
     try:
         items = yield from find_stale(patient, parent)

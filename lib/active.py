@@ -1,0 +1,158 @@
+"""The bottles that there are now, whoever's: how far each is, what it takes, and what it was refused.
+
+Everything is asked for at once: one call finds the containers, one measures all of them, and what this user's launches
+say of themselves is in the state folder.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.refused import Row, refused_data
+from claude_bottle.lib.teardown import inventory, presence
+from claude_bottle.lib.teardown.inventory import CONTAINER, Item
+from claude_bottle.lib.teardown.owner import dead_launches
+from claude_bottle.lib.teardown.presence import RUNNING, STARTING, Present
+
+STATS_SECONDS = 10.0  # docker looks twice, a second apart
+STALE, STOPPED = "stale", "stopped"
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_CREATED = "%Y-%m-%d %H:%M:%S %z"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a bottle takes: hundredths of a processor, and bytes."""
+
+    processor: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Active:
+    """One bottle; what is not known of it is None.
+
+    Attributes:
+        agent: the agent's name, its slug where only that is known.
+        item: the agent's container; None before there is one.
+        state: how far it is.
+        age: in seconds.
+        present: what its launch says of itself, if it is this user's.
+        usage: what it takes.
+    """
+
+    agent: str
+    item: Item | None
+    state: str
+    age: int | None
+    present: Present | None
+    usage: Usage | None = None
+
+    @property
+    def container(self) -> str:
+        """The name of its container, empty before there is one."""
+        return self.item.name if self.item else ""
+
+    @property
+    def refused(self) -> Sequence[Row] | None:
+        """What its sidecar has refused."""
+        return self.present.refused if self.present else None
+
+    @property
+    def denied(self) -> int | None:
+        """How often its sidecar has refused anything."""
+        return None if self.refused is None else sum(count for _, _, count in self.refused)
+
+    def data(self) -> dict[str, Any]:
+        """Return it as it is written for programs."""
+        return {
+            "agent": self.agent,
+            "container": self.container or None,
+            "id": self.item.identity if self.item else None,
+            "image": (self.item.image or self.item.shown_image) if self.item else None,
+            "state": self.state,
+            "status": self.item.status if self.item else None,
+            "age": self.age,
+            "processor": self.usage.processor if self.usage else None,
+            "memory": self.usage.memory if self.usage else None,
+            "denied": None if self.refused is None else refused_data(self.refused),
+            "folder": self.present.folder if self.present else None,
+        }
+
+
+def find(engine: Engine) -> Work[list[Active]]:
+    """Find the bottles that there are, in the order of their containers' names; those without one come last.
+
+    Args:
+        engine: to ask, with its id.
+
+    Raises:
+        LookFailed: the engine gave no answer.
+    """
+    there = yield from inventory.find(engine, CONTAINER, ["-a"])
+    agents = [item for item in there if item.ours and item.is_agents]
+    said = presence.present(engine.identity)
+    dead = dead_launches(item.owner for item in agents)
+    found = [_of_container(item, said.get(item.owner.launch), item.owner.launch in dead) for item in agents]
+    early = said.keys() - {item.owner.launch for item in agents}
+    coming = presence.alive(said[launch] for launch in sorted(early))
+    return found + [Active(one.agent, None, one.state, _since(one.begun), one) for one in coming]
+
+
+def measured(engine: Engine, found: Iterable[Active]) -> Work[list[Active]]:
+    """Find what bottles take; where docker does not say it in time nothing is known of it.
+
+    Args:
+        engine: to ask.
+        found: the bottles.
+    """
+    bottles = list(found)
+    running = [one.item.identity for one in bottles if one.item and one.item.status.startswith("Up")]
+    if not running:
+        return bottles
+    form = "{{.ID}}\t{{.CPUPerc}}\t{{.MemUsage}}"
+    words = ["stats", "--no-stream", "--no-trunc", "--format", form, *running]
+    answer = yield engine.call(words, seconds=STATS_SECONDS, interruptible=True)
+    usage = dict(filter(None, map(_usage, answer.text.split("\n"))))
+    return [replace(one, usage=usage.get(one.item.identity) if one.item else None) for one in bottles]
+
+
+def _of_container(item: Item, said: Present | None, dead: bool) -> Active:
+    agent = said.agent if said else item.slug or item.name.removeprefix(inventory.SHELL_NAMES)
+    return Active(agent, item, _state(item, said, dead), _since(_created(item)), said)
+
+
+def _state(item: Item, said: Present | None, dead: bool) -> str:
+    if dead:
+        return STALE
+    if said:
+        return said.state
+    up = item.status.startswith(("Up", "Restarting"))
+    return RUNNING if up else STARTING if item.status.startswith("Created") else STOPPED
+
+
+def _created(item: Item) -> float | None:
+    with suppress(ValueError):  # the name of the time zone comes behind
+        return datetime.strptime(" ".join(item.created.split()[:3]), _CREATED).timestamp()
+    return None
+
+
+def _since(begun: float | None) -> int | None:
+    return None if begun is None else max(0, int(time.time() - begun))
+
+
+def _usage(line: str) -> tuple[str, Usage] | None:
+    """Return what a line of docker's says, None where it says nothing, as of a container that has just ended."""
+    identity, _, rest = line.partition("\t")
+    said = re.match(r"([\d.]+)%\t([\d.]+)([KMGT]?i?B) /", rest)
+    if not said or said[3] not in _UNITS:
+        return None
+    return identity, Usage(float(said[1]), int(float(said[2]) * _UNITS[said[3]]))

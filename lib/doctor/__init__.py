@@ -1,0 +1,1 @@
+"""``doctor``: what is looked at before somebody asks why a start does not work."""

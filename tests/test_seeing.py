@@ -1,0 +1,169 @@
+"""What the user sees of bottles: what was denied, and the list of those there are, on a fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.conftest import ROOT
+from tests.sweep import Run, until
+from tests.terminal import Terminal
+from tests.test_refused import denied
+
+SCHEMA = json.loads((ROOT / "lib" / "schema" / "active.schema.json").read_text())
+HOST = "registry.example"
+LINE = f'claude-bottle: denied: {HOST} (12 times); to allow: bottles.b.egress.allowlist += "{HOST}"\n'
+
+
+class Seen(Run):
+    """Starts of agent ``a``, of bottle ``b``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.words = [*self.program, "start", "-y", "a"]
+        self.child: subprocess.Popen[str] | None = None
+        self.says = self.fake.folder / "says"
+        self.launches = self.home / ".local" / "state" / "claude-bottle" / "launches"
+        manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
+        (self.home / "claude-bottle.json").write_text(json.dumps(manifest))
+
+    def session(self, *lines: bytes, times: int, then: str = "") -> None:
+        """Have the sidecar say something in the session, which goes on when so many refusals are counted."""
+        (self.fake.folder / "more").write_bytes(b"".join(lines))
+        counted = f"grep -q '{times}\\]' {self.launches}/*/presence.json"
+        self.fake.session(f"cat {self.fake.folder}/more >> {self.says}; until {counted}; do sleep 0.02; done; {then}")
+
+    def told(self) -> dict[str, Any]:
+        """Return what the one launch says of itself."""
+        (path,) = self.launches.glob("*/presence.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def active(self) -> list[dict[str, Any]]:
+        """Return the list as data, which is as the schema has it."""
+        done = self.command("list", "active", "--json")
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        jsonschema.validate(found, SCHEMA, jsonschema.Draft202012Validator)
+        return found
+
+    def launch(self, what: str) -> subprocess.Popen[str]:
+        """Begin a start, and wait until what it says of itself has some text in it."""
+        self.child = self.begin()
+        assert until(lambda: any(what in path.read_text() for path in self.launches.glob("*/presence.json")))
+        return self.child
+
+    def close(self) -> None:
+        """End what was begun."""
+        if self.child:
+            self.child.terminate()
+            self.child.communicate(timeout=60)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Seen]:
+    made = Seen(tmp_path)
+    yield made
+    made.close()
+
+
+def test_what_was_denied_is_told_after_the_session_and_in_the_receipt(run: Seen, tmp_path: Path) -> None:
+    run.session(*[denied(HOST)] * 12, denied("\x1b[31m.test", reason="\x1b"), times=12)
+    done = run.command("start", "--receipt", str(tmp_path / "receipt"), "-y", "a")
+    assert done.returncode == 0 and LINE in done.stderr, done.stderr
+    assert "\x1b" not in done.stderr
+    found = json.loads((tmp_path / "receipt").read_text())
+    schema = json.loads((ROOT / "lib" / "schema" / "receipt.schema.json").read_text())
+    jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+    assert {"host": HOST, "reason": "not listed", "times": 12} in found["denied"]
+    assert run.leftovers() == [] and list(run.launches.iterdir()) == []
+
+
+def test_a_session_that_was_denied_nothing_is_told_nothing(run: Seen, tmp_path: Path) -> None:
+    done = run.command("start", "--receipt", str(tmp_path / "receipt"), "-y", "a")
+    assert "denied: " not in done.stderr and json.loads((tmp_path / "receipt").read_text())["denied"] == []
+
+
+def test_it_is_told_of_a_session_that_a_signal_has_ended(run: Seen) -> None:
+    run.session(*[denied(HOST)] * 12, times=12, then="exec sleep 60")
+    child = run.launch("12]")
+    child.send_signal(signal.SIGTERM)
+    assert LINE in child.communicate(timeout=60)[1]
+
+
+def test_a_loop_of_denials_is_counted_and_keeps_nobody_waiting(run: Seen) -> None:
+    began = time.monotonic()
+    run.session(*[denied(f"{number % 999}.test") for number in range(50_000)], denied(HOST), times=37_151)
+    done = run.command("start", "-y", "a")
+    assert done.returncode == 0 and "denied: others (" in done.stderr, done.stderr
+    assert time.monotonic() - began < 30
+
+
+def test_a_running_bottle_is_listed_with_what_it_takes_was_refused_and_where_it_was_started(run: Seen) -> None:
+    run.session(*[denied(HOST)] * 12, times=12, then="exec sleep 60")
+    run.launch("12]")
+    calls = len(run.fake.argvs())
+    mine, sibling = sorted(run.active(), key=lambda one: one["state"] != "running" or one["folder"] is None)
+    assert (mine["agent"], mine["state"], mine["folder"]) == ("a", "running", str(run.cwd))
+    assert (mine["processor"], mine["memory"]) == (12.34, int(100.5 * (1 << 20)))
+    assert mine["denied"] == [{"host": HOST, "reason": "not listed", "times": 12}] and mine["age"] < 60
+    assert (sibling["denied"], sibling["folder"], sibling["state"]) == (None, None, "running")
+    assert [argv[0] for argv in run.fake.argvs()[calls:]] == ["info", "ps", "stats"]
+
+
+def test_a_terminal_gets_a_table_and_a_pipe_what_the_shell_prints(run: Seen) -> None:
+    run.fake.session("exec sleep 60")
+    run.launch('"running"')
+    name = run.told()["container"]
+    shown = Terminal([*run.program, "list", "active"], run.cwd, run.env)
+    assert shown.wait() == 0
+    head, *rows = [line.split() for line in shown.said.splitlines()]
+    assert head == ["AGENT", "CONTAINER", "AGE", "STATE", "PROCESSOR", "MEMORY", "DENIED", "FOLDER"]
+    (mine,) = (row for row in rows if row[1] == name)
+    assert mine[0] == "a" and mine[-4:-1] == ["100", "MiB", "0"] and "running" in mine
+    piped = run.command("list", "active").stdout
+    assert name in piped and all(line.count("\t") == 2 for line in piped.splitlines()) and "AGENT" not in piped
+
+
+def test_a_start_is_listed_before_it_has_a_container_and_a_killed_one_is_not(run: Seen) -> None:
+    fault = run.fake.fault("* build", mode="pause")
+    run.child = run.begin()
+    run.fake.wait_for_pause(fault)
+    (mine,) = (one for one in run.active() if one["folder"])
+    assert (mine["container"], mine["state"], mine["agent"]) == (None, "starting", "a")
+    os.killpg(run.child.pid, signal.SIGKILL)
+    run.fake.release(fault)
+    run.child.communicate()
+    assert until(lambda: not list(run.launches.iterdir()))
+    assert not [one for one in run.active() if one["folder"]]
+
+
+def test_what_an_earlier_boot_has_left_is_not_listed_and_goes(run: Seen) -> None:
+    run.fake.session(f"cp -R {run.launches} {run.launches}.kept")
+    assert run.command("start", "-y", "a").returncode == 0
+    (kept,) = Path(f"{run.launches}.kept").iterdir()
+    said = json.loads((kept / "presence.json").read_text())
+    said["owner"]["boot"] = "another"
+    (kept / "presence.json").write_text(json.dumps(said))
+    (kept).rename(run.launches / kept.name)
+    odd = run.launches / ("0" * 32)
+    odd.mkdir()
+    (odd / "presence.json").write_text("[1")
+    assert not [one for one in run.active() if one["folder"]]
+    run.fake.session("")
+    assert run.command("start", "-y", "a").returncode == 0
+    assert [path.name for path in run.launches.iterdir()] == [odd.name]
+
+
+def test_a_word_about_a_form_that_there_is_not_is_refused(run: Seen) -> None:
+    done = run.command("list", "--json")
+    assert done.returncode == 2 and "--json goes with active only" in done.stderr
