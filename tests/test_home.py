@@ -140,6 +140,13 @@ def test_refused_objects_are_kept_unopened_and_can_be_tried_again(bottle: Bottle
     assert bottle.command("bring", "a").returncode == 1  # there is nothing any more
 
 
+def test_a_repository_that_git_does_not_read_is_kept_unopened(bottle: Bottle) -> None:
+    bottle.session("printf '%s refs/heads/../../hooks/x\\n' $(git rev-parse HEAD) >> .git/packed-refs; echo two > a")
+    err = bottle.ends()
+    assert "did not come home: the bottle's repository cannot be read: " in err and "work.tar; to try again" in err
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], ["session.json", "work.tar"])
+
+
 def test_without_a_place_the_container_stays_stopped_and_is_not_swept(bottle: Bottle) -> None:
     bottle.session(EVIL + "echo two > a")
     bottle.fake.fault("agent read#2: no space left on device")

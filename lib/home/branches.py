@@ -25,6 +25,7 @@ MARK, LIST, PACK = "mark", "list", "pack"
 SILENT_SECONDS = 900.0  # of git in a bottle, which may have many files to read
 TRIES = 5  # to find a place that is free, while others look too
 EVERY_SECONDS = 3.0
+LONGEST_LINE = 200  # characters of what a bottle gives for a reason
 
 
 class _Answer:
@@ -72,8 +73,8 @@ def look(source: Source, record: Record, task: str, folder: str, haves: Sequence
     answer = _Answer()
     done = yield _program(source, record, task, folder, haves, answer)
     if not done.ok:
-        lines = [line for line in done.failure.splitlines() if line.strip()]
-        raise BottleError(f"the bottle's repository cannot be read: {(lines or ['no reason was given'])[-1]}")
+        lines = [line.strip()[:LONGEST_LINE] for line in done.failure.splitlines() if line.strip()]
+        raise BottleError(f"the bottle's repository cannot be read: {'; '.join(lines[-2:]) or 'no reason was given'}")
     return heads.parse(answer.said)
 
 

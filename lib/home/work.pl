@@ -168,7 +168,8 @@ sub list {
 sub branches {
     my ($work, $own, @haves) = @_;
     my (%tips, %new, @lines);
-    run(undef, "$folder/refs", 'for-each-ref', '--format=%(objectname) %(objecttype) %(refname)', 'refs/heads');
+    my @form = ('--format=%(objectname) %(objecttype) %(refname)', 'refs/heads');
+    fail('git for-each-ref failed in the bottle') if run(undef, "$folder/refs", 'for-each-ref', @form);
     each_line("$folder/refs", sub {
         my ($tip, $type, $name) = split / /, $_[0], 3;
         $tips{$name} = $tip if $type eq 'commit' && $name ne $own;
