@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+HOME = "/nowhere"  # of who runs git
 LOOSE = ("-c", "protocol.file.allow=always")
 CLEAN = """#!/bin/sh
 # What LFS puts in the place of a file.
@@ -21,7 +22,7 @@ rm "$data"
 
 def git(folder: Path, *words: str) -> str:
     """Run git as the user's own would run, without any settings of the user's, whoever owns the folder."""
-    env = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "GIT_CONFIG_NOSYSTEM": "1"}
+    env = {"PATH": os.environ["PATH"], "HOME": HOME, "GIT_CONFIG_NOSYSTEM": "1"}
     env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
     done = subprocess.run(["git", *WHO, *LOOSE, *words], cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"git {words}: {done.stderr}"

@@ -131,6 +131,29 @@ def test_an_image_for_the_project_has_no_repository_of_a_worktree(tree: Path) ->
         assert (found.repository, found.refused) == (None, f"the repository does not go into an image ({kind})")
 
 
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, b""),
+        ({".config/git/ignore": "a"}, b"a"),
+        ({"xdg/git/ignore": "a"}, b"a"),
+        ({".config/git/ignore": "a", ".gitconfig": "[core]\n\texcludesFile = ~/mine\n", "mine": "b"}, b"b"),
+        ({".config/git/config": '[core]\nexcludesfile = "~/mine"\n', "mine": "b"}, b"b"),
+        ({".gitconfig": "[core]\n\texcludesFile = relative\n", "relative": "b"}, b""),
+        ({".gitconfig": "[core]\n\texcludesFile = ~/none\n", ".config/git/ignore": "a"}, b""),
+    ],
+)
+def test_what_the_user_has_git_ignore_everywhere_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], wanted: bytes
+) -> None:
+    write(tmp_path, **files)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environ = {"HOME": str(tmp_path)} | (
+        {"XDG_CONFIG_HOME": str(tmp_path / "xdg")} if "xdg/git/ignore" in files else {}
+    )
+    assert project.users_ignores(environ) == wanted
+
+
 def source(folder: Path) -> own_git.Source:
     found = look(folder).repository
     assert found

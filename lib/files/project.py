@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -49,6 +49,9 @@ _ENV_SAMPLE = re.compile(r"\.env.*\.(example|sample|template|dist|defaults?)")
 _GIT_TOKEN = re.compile(
     rb"(?im)https?://(?:[^/\s\"@:]*:[^/\s\"@]+|[^/\s\"@:]{20,}:?)@|^\s*extraheader\s*=\s*\"?authorization"
 )
+
+
+_EXCLUDES = re.compile(rb"(?im)^\s*excludesfile\s*=\s*(.+?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,27 @@ def look(folder: str, *, may_build: bool = True) -> Project:
         return replace(found, left_out=tuple(left_out(found)))
     except ValueError as problem:
         return replace(found, unread=str(problem))
+
+
+def users_ignores(environ: Mapping[str, str]) -> bytes:
+    """Return what the user has git ignore everywhere: without it, git in the bottle would see files that are no work.
+
+    Args:
+        environ: the caller's environment.
+    """
+    home = environ.get("HOME", "")
+    own = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "git")
+    named = [_EXCLUDES.findall(_readable(path)) for path in (os.path.join(own, "config"), f"{home}/.gitconfig")]
+    paths = [os.fsdecode(each).strip('"') for each in named[1] or named[0]]
+    path = os.path.expanduser(paths[-1]) if paths else os.path.join(own, "ignore")
+    return _readable(path) if os.path.isabs(path) else b""
+
+
+def _readable(path: str) -> bytes:
+    try:
+        return read(path, MAX_IGNORE, follow=True) or b""
+    except ValueError:
+        return b""
 
 
 def left_out(found: Project) -> Iterator[str]:

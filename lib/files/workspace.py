@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from itertools import chain
@@ -11,7 +12,7 @@ from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.files import own_git, tarstream
 from claude_bottle.lib.files.copying import copy_in
-from claude_bottle.lib.files.project import IGNORE, Project, left_out, outside
+from claude_bottle.lib.files.project import IGNORE, Project, left_out, outside, users_ignores
 from claude_bottle.lib.files.repository import GIT, Repository
 from claude_bottle.lib.home import record, went_in
 from claude_bottle.lib.home.record import Record
@@ -56,11 +57,12 @@ def copy_workspace(engine: Engine, plan: Plan, container: str, name: str, work: 
     if plan.settings.derived_image:
         yield from _mend_dockerignore(engine, plan, container)
         if project.git:
-            yield from copy_in(engine, f"copying {GIT}", container, _git_alone(plan, project), run.SILENT_SECONDS)
+            pieces = chain(_git_alone(plan, project), _ignores(plan))
+            yield from copy_in(engine, f"copying {GIT}", container, pieces, run.SILENT_SECONDS)
     elif project.repository:
         yield from _copy_with_own_git(engine, plan, project, project.repository, container)
     else:
-        pieces = _noted(_all(plan, project), plan, work)
+        pieces = chain(_noted(_all(plan, project), plan, work), _ignores(plan) if project.git else ())
         yield from copy_in(engine, "copying workspace", container, pieces, run.SILENT_SECONDS)
     yield from _mark_left_out(engine, plan, project, container)
 
@@ -73,9 +75,18 @@ def _copy_with_own_git(
     root = plan.workspace.lstrip("/")
     above = [root, *(f"{root}/{each}" for each in reversed(_parents(project.prefix)))]
     folders = chain.from_iterable(tarstream.folder(each) for each in above)
-    pieces = chain(folders, _all(plan, project), own_git.members(repository, source, f"{root}/{GIT}"))
+    made = own_git.members(repository, source, f"{root}/{GIT}")
+    pieces = chain(folders, _all(plan, project), made, _ignores(plan))
     yield from copy_in(engine, "copying workspace", container, pieces, run.SILENT_SECONDS)
     yield from own_git.copy_history(engine, repository, source, container, plan.workspace)
+
+
+def _ignores(plan: Plan) -> Iterator[bytes]:
+    """Yield what the user has git ignore in every repository, for the bottle's user."""
+    ignores, folder = users_ignores(os.environ), f"{plan.settings.bottle_home.lstrip('/')}/.config"
+    if ignores:
+        yield from chain(tarstream.folder(folder), tarstream.folder(f"{folder}/git"))
+        yield from tarstream.member(f"{folder}/git/ignore", ignores, 0o644)
 
 
 def _noted(pieces: Iterator[bytes], plan: Plan, work: Record | None) -> Iterator[bytes]:

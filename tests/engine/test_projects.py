@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pexpect
+import pytest
 
+from tests import projects
 from tests.projects import git, large_file, repository, status, tips, unsettle, write
 
 from .conftest import AGENT, Desk, container, docker, end
@@ -182,7 +184,9 @@ def test_a_shallow_submodule_with_one_of_its_own_is_a_repository_of_the_bottles(
     came_home(project, "a.txt", "fresh.txt", "gone.txt", "new.txt", "sub/c.txt")
 
 
-def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, tmp_path: Path) -> None:
+def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     upstream, clone, tree = repository(tmp_path / "upstream"), tmp_path / "clone", tmp_path / "tree"
     git(upstream, "config", "uploadpack.allowFilter", "true")
     git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{upstream}", str(clone))
@@ -192,6 +196,10 @@ def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, 
         chown(folder, 4711)
     (clone / ".git" / "MERGE_HEAD").write_text(git(clone, "rev-parse", "HEAD~1"))
     partial = "the clone is partial: what it lacks git fetches, and in the bottle only from hosts that it may reach"
+    write(desk.home, **{".config/git/ignore": "*.swp\n"})
+    for folder in (clone, tree):
+        write(folder, **{"a.swp": "", "kept": ""})
+    monkeypatch.setattr(projects, "HOME", str(desk.home))
     with bottle_of(desk, tree, partial, f"git            : linked worktree, of {clone}/.git"):
         the_same(tree)
         commits()
@@ -200,6 +208,10 @@ def test_a_partial_clone_of_somebody_else_and_a_worktree_of_it_work(desk: Desk, 
         the_same(clone)
         assert "All conflicts fixed but you are still merging" in inside("git", "status")
         commits()
+    for number, folder in ((1, tree), (2, clone)):
+        name = f"claude-bottle/{AGENT}-{number}/work"
+        assert git(clone, "rev-parse", f"{name}^1") == git(folder, "rev-parse", "HEAD")
+        assert "a.swp" not in git(clone, "ls-tree", "--name-only", name).split()
 
 
 def test_the_work_on_a_project_without_a_repository_comes_home_as_files(desk: Desk) -> None:
