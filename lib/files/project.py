@@ -134,7 +134,7 @@ class Project:
         if self.severed:
             more = ", ..." if len(self.severed) > SHOWN else ""
             names = ", ".join(self.severed[:SHOWN]) + more
-            yield f"the repositories of submodules do not go in, their files do: {names}"
+            yield f"work on submodules does not come home, since their repositories do not go in: {names}"
         alternates = self.repository.alternates if self.repository else ()
         for gone in (each for each in alternates if not os.path.isdir(each)):
             yield f"{GIT} has objects in {gone}, which is not there: what needs them will fail"

@@ -172,7 +172,7 @@ def test_a_shallow_submodule_with_one_of_its_own_is_a_repository_of_the_bottles(
     unsettle(project)
     assert (project / ".git").is_file() and (project / "lib" / "inner" / ".git").is_file()
     plan = [
-        "the repositories of submodules do not go in, their files do: lib/inner",
+        "work on submodules does not come home, since their repositories do not go in: lib/inner",
         f"git            : submodule, of {outer}/.git/modules/lib/middle",
     ]
     with bottle_of(desk, project, *plan):
