@@ -11,10 +11,13 @@ from claude_bottle.lib.errors import BottleError, UsageError
 from claude_bottle.lib.host.report import report
 
 COMPLETION_USAGE = "completion bash|fish|zsh"
+APPROVE_USAGE = "approve [--yes|--json]"
+EXEC_USAGE = "exec <agent> [--] <command> [args...]"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active [--json]]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--no-bring]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
+STOP_USAGE = "stop <agent>|--all"
 
 
 def agent_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -36,19 +39,25 @@ def commands() -> None:
 @commands.command(
     "approve",
     cls=ShellCommand,
-    usage="approve [--yes]",
+    usage=APPROVE_USAGE,
     example="approve",
-    examples=("approve --yes   # in CI, once for the folder",),
+    examples=(
+        "approve --yes   # in CI, once for the folder",
+        "approve --json   # has the digest that CI pins",
+    ),
 )
 @click.option("--yes", "-y", "yes", is_flag=True, help="do not ask")
-def approve(yes: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="print the list and its digest as JSON; ask and remember nothing")
+def approve(yes: bool, as_json: bool) -> int:
     """Lists what this folder's claude-bottle.json adds to your own, for all its agents, and remembers your word.
 
     `start --yes` takes only what is approved.
     """
     from claude_bottle.lib.approve_command import approve as run_approve
 
-    return run_approve(os.environ, logical_cwd(), yes)
+    if yes and as_json:
+        raise UsageError("--yes does not go with --json", APPROVE_USAGE)
+    return run_approve(os.environ, logical_cwd(), yes, as_json)
 
 
 @commands.command(
@@ -156,6 +165,30 @@ def edit(agent: str) -> int:
     return run_edit(agent, os.environ, logical_cwd())
 
 
+@commands.command(
+    "exec",
+    cls=ShellCommand,
+    usage=EXEC_USAGE,
+    example="exec implementer git status",
+    examples=("exec implementer bash   # on a terminal", "exec implementer -- npm test >out.txt"),
+    statuses={
+        "0": "the command's own, as every other",
+        "1": "an error, which is named",
+        "127": "the bottle is not ready, or has no such command",
+    },
+)
+@click.argument("agent", shell_complete=agent_names)
+@click.argument("command", nargs=-1)
+def exec_command(agent: str, command: tuple[str, ...]) -> int:
+    """Runs a command in a running bottle as the session does: as its user, in its folder, with its literals.
+
+    The values of `?` and `${NAME}` are the session's alone. Where several bottles of one agent run, name the container.
+    """
+    from claude_bottle.lib.exec_command import exec_command as run_exec
+
+    return run_exec(agent, command)
+
+
 @commands.command("info", cls=ShellCommand, usage="info <agent>", example="info implementer")
 @click.argument("agent", shell_complete=agent_names)
 def info(agent: str) -> int:
@@ -228,6 +261,7 @@ def list_command(as_data: bool, what: str | None) -> int:
     type=click.Path(),
     help="write down what was granted and how it ended",
 )
+@click.option("--json", "as_json", is_flag=True, help="print the plan as JSON; goes with --dry-run only")
 @click.option("--no-bring", "no_bring", is_flag=True, help="let the work go with the bottle")
 @click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
@@ -241,6 +275,7 @@ def start(
     yes: bool,
     quiet: bool,
     receipt: str,
+    as_json: bool,
     no_bring: bool,
     rest: tuple[str, ...],
 ) -> int:
@@ -250,13 +285,36 @@ def start(
     """
     from claude_bottle.lib.engine import Asking
 
+    if as_json and not (dry_run or env.read_settings(os.environ).dry_run):
+        raise UsageError("--json goes with --dry-run only", START_USAGE)
     cwd = logical_cwd()
     asking = Asking(os.environ)  # the engine answers while the rest is imported
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, no_bring, receipt, rest)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json, no_bring)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
+@commands.command(
+    "stop",
+    cls=ShellCommand,
+    usage=STOP_USAGE,
+    example="stop implementer",
+    examples=("stop claude-bottle-implementer-2   # one of several, by its container", "stop --all"),
+    statuses={"1": "an error, which is named; or something is still there"},
+)
+@click.option("--all", "everybody", is_flag=True, help="every bottle that you have started from this machine")
+@click.argument("agent", required=False, shell_complete=agent_names)
+def stop(everybody: bool, agent: str | None) -> int:
+    """Ends a running bottle as the end of its session would, and waits until it is gone."""
+    from claude_bottle.lib.stop import stop as run_stop
+
+    if everybody and agent:
+        raise UsageError(f"unexpected argument: {agent}", STOP_USAGE)
+    if not everybody and not agent:
+        raise UsageError("missing agent name", STOP_USAGE)
+    return run_stop(agent or "")
 
 
 @commands.command(

@@ -25,10 +25,12 @@ COMMANDS = {
     "completion": "print what has bash, zsh or fish complete command lines",
     "doctor": "look at all that a start depends on, and say what mends it",
     "edit": "open an agent in vim for editing",
+    "exec": "run a command in a running bottle, beside its session",
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",
     "list": "list available agents or active containers",
     "start": "boot a container for a named agent and attach an interactive session",
+    "stop": "end a running bottle, or all of yours, as its session's end would",
     "verify": "boot an agent's container without a session and look at its seals",
 }
 

@@ -39,7 +39,8 @@ class HelpAsked(Exception):
 class ShellCommand(click.Command):
     """A click command with the shell's order, texts and handling of ``--`` (contract sections 2 and 15).
 
-    A parameter called ``rest`` takes what stands behind the first ``--`` after the last operand.
+    A parameter called ``rest`` takes what stands behind the first ``--`` after the last operand, one called ``command``
+    whatever follows that operand, with or without a ``--``.
 
     Args:
         usage: the words after the program's name in the usage line.
@@ -109,16 +110,18 @@ class _Reading:
         self.flags = {word: str(p.name) for p in options if p.is_flag for word in p.opts}
         self.with_value = {word: str(p.name) for p in options if not p.is_flag for word in p.opts}
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
-        self.operands = [p for p in arguments if p.name != "rest"]
+        self.operands = [p for p in arguments if p.name not in ("rest", "command")]
         self.values: dict[str, Any] = dict.fromkeys(self.flags.values(), False)
         self.values |= dict.fromkeys(self.with_value.values(), "")
-        if len(arguments) > len(self.operands):
-            self.values["rest"] = ()
+        self.values |= {str(p.name): () for p in arguments if p not in self.operands}
         self.given: list[str] = []
         self.options_end = False
 
     def read(self, words: list[str]) -> dict[str, Any]:
         while words:
+            if "command" in self.values and len(self.given) == len(self.operands) and words[0] != "--help":
+                self.values["command"] = tuple(words[words[0] == "--" :])
+                break
             word = words.pop(0)
             if word == "--" and "rest" in self.values and len(self.given) == len(self.operands):
                 self.values["rest"] = tuple(words)
@@ -127,7 +130,10 @@ class _Reading:
                 self._take_operand(word)
             else:
                 self._take_option(word, words)
-        return self.values | self._named()
+        named = self._named()
+        if self.values.get("command") == ():
+            raise UsageError("missing command", self.usage)
+        return self.values | named
 
     def _take_operand(self, word: str) -> None:
         if len(self.given) == len(self.operands):

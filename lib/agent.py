@@ -19,13 +19,17 @@ from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.policy import note, policy, policy_text
 from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL
 from claude_bottle.lib.teardown.journal import Journal
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
 VALUES_DIR = "/run/claude-bottle"  # must not be in the image: a tmpfs takes over the mode of a folder that is
 VALUES_FILE = f"{VALUES_DIR}/environ"
+LASTING_FILE = f"{VALUES_FILE}-beside/environ"  # what commands beside the session get
 TRUST_DIR = "/etc/claude-bottle"
+POLICY_FILE = f"{TRUST_DIR}/policy.json"
+NOTE_FILE = f"{TRUST_DIR}/CLAUDE.md"  # the session's first process has the client read it
 NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
@@ -122,7 +126,9 @@ def copy_files(
     say(f"copying prompt into {name}:{plan.prompt_path}")
     trees = _skills(plan, name, say) if with_skills else []
     what = "copying prompt and skills" if trees else "copying prompt"
-    yield from copy_in(engine, what, container, chain(_seed(plan), _programs(), _trust(certificate), *trees))
+    yield from copy_in(
+        engine, what, container, chain(_seed(plan), _programs(), _trust(certificate), _told(plan), *trees)
+    )
 
 
 def _seed(plan: Plan) -> Iterator[bytes]:
@@ -145,6 +151,14 @@ def _trust(certificate: bytes) -> Iterator[bytes]:
     """Yield the authority's certificate, which the session's first process has every client trust."""
     yield from tarstream.folder(TRUST_DIR[1:], owner=0)
     yield from tarstream.member(f"{TRUST_DIR[1:]}/ca.pem", certificate, mode=0o644, owner=0)
+
+
+def _told(plan: Plan) -> Iterator[bytes]:
+    """Yield what the agent is told of its box; nothing in the bottle can change it."""
+    if not plan.settings.no_note:
+        told = policy(plan, plan.workspace if plan.request.with_cwd else "", plan.work)
+        yield from tarstream.member(POLICY_FILE[1:], policy_text(told), mode=0o644, owner=0)
+        yield from tarstream.member(NOTE_FILE[1:], note(told, POLICY_FILE), mode=0o644, owner=0)
 
 
 def _onboarding(plan: Plan) -> bytes:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from claude_bottle.lib import approval, approved, env, log
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.manifest import FILE_NAME, manifest_find
 
+FORM = 1  # of what is printed as JSON; another one means that a reader must know more
 
-def approve(environ: Mapping[str, str], cwd: str, yes: bool) -> int:
+
+def approve(environ: Mapping[str, str], cwd: str, yes: bool, as_json: bool) -> int:
     """List what the folder's file adds for all agents, ask, and remember it.
 
     Args:
         environ: the caller's environment.
         cwd: the caller's working directory, symlinks kept.
         yes: do not ask.
+        as_json: print it as ``approval.schema.json`` has it; nothing is asked or remembered.
 
     Returns:
         0.
@@ -30,6 +34,9 @@ def approve(environ: Mapping[str, str], cwd: str, yes: bool) -> int:
     for warning in found.warnings:
         log.log_warn(warning)
     entries = approval.added(found, found.agents)
+    if as_json:
+        log.data_json(_as_data(approval.Approval(entries, approved.recall(environ, cwd))))
+        return 0
     if not entries:
         log.log_info(f"nothing to approve: ./{FILE_NAME} adds nothing that reaches out of a bottle")
         return 0
@@ -44,3 +51,15 @@ def approve(environ: Mapping[str, str], cwd: str, yes: bool) -> int:
     approved.remember(environ, cwd, asked.digests)
     log.log_info(f"approved in {cwd}: {len(asked.pending)} entries of ./{FILE_NAME}")
     return 0
+
+
+def _as_data(asked: approval.Approval) -> dict[str, Any]:
+    pending = asked.pending
+    return {
+        "approval": FORM,
+        "digest": approval.folder_digest(asked.entries),
+        "entries": [
+            {"path": each.path, "reaches": each.reaches, "digest": each.digest, "approved": each not in pending}
+            for each in asked.entries
+        ],
+    }

@@ -158,14 +158,15 @@ class Engine:
         """
         return replace(self, kept_out=values)
 
-    def foreground(self, words: Sequence[str], *, no_stdin: bool = False) -> run.Process:
+    def foreground(self, words: Sequence[str], *, no_stdin: bool = False, alone: bool = False) -> run.Process:
         """Start docker with our own three streams, in our process group: it has the terminal.
 
         Args:
             words: docker's arguments.
             no_stdin: keep our stdin from it.
+            alone: in a session of its own instead.
         """
-        return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin)
+        return run.foreground(self.client, words, self.environment(), no_stdin=no_stdin, alone=alone)
 
     def ask(self) -> Work[Engine]:
         """Ask the engine for its id and what it has; it comes to the engine with that.

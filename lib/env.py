@@ -49,6 +49,7 @@ class Settings:
     has_token: bool
     token_in_bottle: bool
     dry_run: bool
+    no_note: bool
     host_home: str
 
 
@@ -78,6 +79,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         has_token=bool(get(TOKEN_VARIABLE)),
         token_in_bottle=get(IN_BOTTLE_VARIABLE) == "1",
         dry_run=get("CLAUDE_BOTTLE_DRY_RUN") == "1",
+        no_note=get("CLAUDE_BOTTLE_NO_NOTE") == "1",
         host_home=get("HOME"),
     )
 

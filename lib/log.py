@@ -198,6 +198,14 @@ def _rated(text: str) -> bytes:
     return _painted(word, STDOUT) + encode(blank + rest)
 
 
+def data_json(value: object) -> None:
+    """Write a command's data on stdout as JSON, in ASCII; it fails as ``data`` does."""
+    import json  # for few commands
+
+    text = json.dumps(value, indent=2).replace("\x7f", "\\u007f")  # the one that JSON does not spell out
+    data(*((line,) for line in text.split("\n")))
+
+
 def log_info(text: str) -> None:
     """Say what happens (shell: log_info)."""
     line(PREFIX + text)

@@ -27,6 +27,7 @@ from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
 from claude_bottle.lib.home.kind import Homing, look
+from claude_bottle.lib.home.record import FOLDER, GIT, NONE
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.inspection import plain
@@ -57,9 +58,10 @@ class Request:
     remote_control: bool = False
     yes: bool = False
     quiet: bool = False
-    no_bring: bool = False
     receipt: str = ""
     claude_args: tuple[str, ...] = ()
+    as_json: bool = False
+    no_bring: bool = False
 
 
 def is_dry_run(request: Request, settings: env.Settings) -> bool:
@@ -118,6 +120,17 @@ class Plan(Grants):
         if self.request.remote_control:
             own.add(REMOTE_CONTROL_KILLER)
         return [name for name in CLAUDE_SWITCHES if name not in own]
+
+    @property
+    def work(self) -> str:
+        """How the work comes home: as branches, as a folder, or none of it."""
+        return {GIT: "branches", FOLDER: "folder", NONE: "none"}[self.homing.kind]
+
+    @property
+    def once(self) -> list[str]:
+        """The variables whose values are secrets that the session alone gets."""
+        names = [entry.name for entry in self.entries if entry.mode != "literal" and entry.name not in RESERVED]
+        return [*names, *([env.TOKEN_NAME] if self.token_goes == "bottle" else [])]
 
     @property
     def yaml(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -10,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError, reason
 from claude_bottle.lib.host import calls
-from claude_bottle.lib.plan import RESERVED, Plan
+from claude_bottle.lib.plan import Plan
+from claude_bottle.lib.plan_data import plan_digest
 from claude_bottle.lib.refused import Row, refused_data
 from claude_bottle.lib.seals import Probe
 from claude_bottle.lib.teardown.inventory import CONTAINER
@@ -134,47 +133,6 @@ def _target(path: str) -> str:
     if not os.access(path if os.path.exists(path) else folder, os.W_OK) or not os.access(folder, os.W_OK):
         raise _unwritable(path, "it may not be written")
     return target
-
-
-def plan_digest(plan: Plan) -> str:
-    """Return the digest of what a plan grants, the same for the same grants on every machine.
-
-    Names of secrets and of host variables are in it, never their values.
-
-    Args:
-        plan: of the start.
-    """
-    entries = [entry for entry in plan.entries if entry.name not in RESERVED]
-    granted = {
-        "agent": plan.agent,
-        "bottle": plan.bottle,
-        "image": plan.settings.image,
-        "sidecar": plan.settings.pipelock_image,
-        "broker": plan.settings.broker_image if plan.brokered else "",
-        "hosts": sorted(plan.hosts),
-        "env": sorted([entry.name, entry.mode, _digest(entry.text)] for entry in entries),
-        "token": plan.token_goes,
-        "credentials": sorted(
-            [one.variable, one.hosts, one.paths, one.header, one.scheme, one.user] for one in plan.credentials
-        ),
-        "sources": sorted(
-            [one.injection.variable, one.mode, _digest("\0".join((one.text, *one.command)))] for one in plan.sources
-        ),
-        "inspected": sorted([one.host, one.inspected] for one in plan.watched),
-        "dlp": plan.dlp,
-        "ssh": [[entry.host, entry.user, entry.hostname, entry.port, entry.known_host_key] for entry in plan.ssh],
-        "skills": sorted(plan.skills),
-        "limits": sorted([limit.name, limit.text] for limit in plan.limits),
-        "runtime": plan.runtime,
-        "prompt": _digest(plan.prompt),
-        "workspace": plan.request.with_cwd,
-        "remote_control": plan.request.remote_control,
-    }
-    return f"sha256:{_digest(json.dumps(granted, sort_keys=True, separators=(',', ':')))}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(log.encode(text)).hexdigest()
 
 
 def _images(engine: Engine, containers: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,9 @@
 #   minted=HOST/PATH, own=HOST/PATH  where one goes: behind a certificate that the sidecar makes, or the broker's own
 #   opened=HOST                      another host that the sidecar is to make a certificate for
 #   refusal=TEXT                     what the broker says to a credential of somebody else's
+# and of the values:
+#   once=NAME                        the session's alone; the others stay for commands beside it
+#   folder=PATH                      where those run, if not where they begin
 use strict;
 use warnings;
 no warnings 'taint';
@@ -74,10 +77,19 @@ sub give_up {
 }
 
 sub keep_values {
-    return if $values eq q{};
-    my $made = sysopen my $target, $file, POSIX::O_WRONLY() | POSIX::O_CREAT() | POSIX::O_EXCL(), 0600;
-    $made &&= binmode $target;
-    $made && print({$target} $values) && close $target or give_up("cannot keep the session's values in the bottle: $!");
+    keep($file, $values) unless $values eq q{};
+    my %once = map { $_ => 1 } @{ $told{once} // [] };
+    my @lasting = map { ".=$_" } @{ $told{folder} // [] };
+    push @lasting, grep { my ($name) = split /=/; !$once{$name} } split /\0/, $values;
+    mkdir "$file-beside", 0700;
+    keep("$file-beside/environ", join q{}, map { "$_\0" } @lasting);
+}
+
+sub keep {
+    my ($target, $content) = @_;
+    my $made = sysopen my $out, $target, POSIX::O_WRONLY() | POSIX::O_CREAT() | POSIX::O_EXCL(), 0600;
+    $made &&= binmode $out;
+    $made && print({$out} $content) && close $out or give_up("cannot keep the session's values in the bottle: $!");
 }
 
 # Seconds, finer than Perl's own; its module for that is in no small image.

@@ -81,14 +81,14 @@ class SelfTest:
     siblings: tuple[IPv4Network, ...] = ()
     allowed: str = ""
 
-    def words(self, engine: Engine, internal: IPv4Network, egress: IPv4Network, put_in: Iterable[str]) -> list[str]:
+    def words(self, engine: Engine, internal: IPv4Network, egress: IPv4Network, told: Iterable[str]) -> list[str]:
         """Return what the program in the bottle is told: how long, the addresses that it must not reach, and the host.
 
         Args:
             engine: whose host's own addresses are known where it is this machine.
             internal: the bottle's own network.
             egress: its sidecar's way out.
-            put_in: what it is told of credentials.
+            told: what it is told of credentials and of the values.
         """
         pairs: list[tuple[str, object]] = [("gateway", internal[1]), ("egress", egress[1]), ("egress", egress[2])]
         pairs += [("host", address) for address in dict.fromkeys([DOCKER0, *host_addresses(engine)])]
@@ -96,7 +96,7 @@ class SelfTest:
         for network in self.siblings:
             pairs += [("sibling", sidecar_address(network)), ("sibling", agent_address(network))]
         more = ["--thorough", self.allowed] if self.allowed else []
-        return [str(self.quiet), *(f"{seal}={address}" for seal, address in pairs), *put_in, *more]
+        return [str(self.quiet), *(f"{seal}={address}" for seal, address in pairs), *told, *more]
 
 
 AT_START = SelfTest()

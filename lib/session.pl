@@ -1,5 +1,8 @@
 #!/usr/bin/perl -t
 # First process of a session in a bottle: takes the session's values out of a file, then runs the words given.
+#   claude-bottle-session FILE WORDS               the session, once: the file goes with the reading
+#   claude-bottle-session --beside MARK FILE WORDS a command beside it, which finds its values in a file that stays
+#   claude-bottle-session --tell SIGNAL MARK FILE  to the command that has the mark, and to what it has started
 # Perl, because the values are NUL-separated and may have names that a shell keeps for itself. With -t it heeds no PERL
 # variable of the image's; the values are in its environment only when the words are about to run.
 use strict;
@@ -7,7 +10,8 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
-# Of the bottle's authority; where images keep their roots (Debian, Alpine, Red Hat, SUSE).
+# What the client is told of its box. Of the bottle's authority; where images keep their roots (Debian, Alpine, Red Hat, SUSE).
+my $NOTE = '/etc/claude-bottle/CLAUDE.md';
 my $CA = '/etc/claude-bottle/ca.pem';
 my @ROOTS = qw(/etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem /etc/pki/tls/certs/ca-bundle.crt
     /etc/ssl/ca-bundle.pem);
@@ -18,8 +22,13 @@ my @BUNDLES = qw(SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO REQUESTS_CA_BUNDLE 
 my @git = (['http.version', 'HTTP/1.1']);
 my %joined; # files made of one that somebody has named, by that
 
+my ($how) = @ARGV && $ARGV[0] =~ /^--/ ? shift @ARGV : q{};
+my $signal = $how eq '--tell' ? shift @ARGV : q{};
+my $mark = $how ? shift @ARGV : q{};
 my ($file, @words) = @ARGV;
 my ($folder) = $file =~ m{^(.*)/};
+tell_it($signal) if $signal;
+my $place; # that the words run in, if not where they begin
 my %values = read_values($file);
 my $program = find_program($words[0]);
 
@@ -33,18 +42,21 @@ sub read_values {
     my ($path) = @_;
     my %found;
     if (open my $source, '<:raw', $path) {
-        unlink $path;
+        unlink $path unless $mark;
         local $/ = "\0";
         while (my $entry = <$source>) {
             chomp $entry;
             my ($name, $value) = split /=/, $entry, 2;
             if ($name eq q{}) { # no variable, but a setting for git
                 push @git, [split /\n/, $value, 2];
+            } elsif ($name eq q{.}) {
+                $place = $value;
             } else {
                 $found{$name} = $value;
             }
         }
-    } elsif (!$!{ENOENT}) {
+    } elsif ($mark || !$!{ENOENT}) {
+        fail('the bottle is not ready: its seals are not proved yet') if $!{ENOENT};
         fail("cannot read the session's values in the bottle: $!");
     }
     return %found;
@@ -64,11 +76,12 @@ sub on_path {
     return;
 }
 
-# By the image's PATH: the values may have another one, which is the session's alone.
+# The client by the image's PATH: the values may have another one, which is for what runs in the bottle by the user's will.
 sub find_program {
     my ($name) = @_;
     return $name if $name =~ m{/};
-    return on_path($name, $ENV{PATH}) // fail("cannot run $name in the bottle: it is not on the image's PATH");
+    return on_path($name, $mark ? said('PATH') : $ENV{PATH})
+        // fail("cannot run $name in the bottle: it is not on the " . ($mark ? 'PATH' : "image's PATH"));
 }
 
 # The bottle's own names and addresses: what is asked of them is not the sidecar's business.
@@ -142,9 +155,9 @@ sub contents {
 
 sub write_file {
     my ($target, @parts) = @_;
-    open my $out, '>:raw', $target or fail("cannot write $target in the bottle: $!");
+    open my $out, '>:raw', "$target.$$" or fail("cannot write $target in the bottle: $!");
     print $out @parts;
-    close $out or fail("cannot write $target in the bottle: $!");
+    close $out && rename "$target.$$", $target or fail("cannot write $target in the bottle: $!"); # others may read it
 }
 
 # Java reads neither the variables of proxies nor bundles; its own variable makes it say a line at each run.
@@ -199,36 +212,63 @@ sub settle_git {
     $values{GIT_CONFIG_COUNT} = $count;
 }
 
+# Where the client looks for its user's notes; what an image has there stays, and this comes behind it.
+sub take_note {
+    my $home = said('HOME') // return;
+    my $own = (said('CLAUDE_CONFIG_DIR') // "$home/.claude") . '/CLAUDE.md';
+    my $note = contents($NOTE) // return;
+    return if -l $own || !-e $own && symlink $NOTE, $own;
+    my $before = contents($own) // return;
+    return if index($before, $note) >= 0 || !open my $out, '>>:raw', $own;
+    print $out $before =~ /\n\z|\A\z/ ? q{} : "\n", "\n$note";
+    close $out;
+}
+
 sub run_words {
     $ENV{$_} = without_proxy($ENV{$_}) for qw(NO_PROXY no_proxy);
     $ENV{TERM} = known_terminal($ENV{TERM}) if $ENV{TERM};
     $ENV{LANG} = 'C.UTF-8' unless $ENV{LANG};
     trust();
+    take_note() unless $mark;
     settle_git();
     @ENV{keys %values} = values %values;
+    !defined $place || chdir $place or fail("cannot enter $place in the bottle: $!");
     exec { $program } @words or fail("cannot run $words[0] in the bottle: $!");
 }
 
-run_words() unless -t STDIN;
+# A command's process group is in a file as long as it runs, and there a moment after its client.
+sub tell_it {
+    my ($number) = @_;
+    for (1 .. 20) {
+        my ($group) = (contents("$folder/$mark") // q{}) =~ /^(\d+)$/;
+        POSIX::_exit(kill($number, -$group) ? 0 : 1) if $group;
+        select undef, undef, undef, 0.1;
+    }
+    POSIX::_exit(1);
+}
+
+my $typed = -t STDIN;
+run_words() unless $typed || $mark;
 
 # On a terminal the client gets a process group of its own and a parent in the same session: without one its Ctrl-Z
-# would leave it waiting for a SIGCONT that nobody sends.
+# would leave it waiting for a SIGCONT that nobody sends. A command beside the session has them for who signals it.
 $SIG{TTOU} = 'IGNORE';
 my $child = fork // die "claude-bottle: error: cannot fork in the bottle: $!\n";
 if ($child == 0) {
     POSIX::setpgid(0, 0);
-    POSIX::tcsetpgrp(0, $$);
+    POSIX::tcsetpgrp(0, $$) if $typed;
     $SIG{TTOU} = 'DEFAULT';
     run_words();
 }
 POSIX::setpgid($child, $child);
-POSIX::tcsetpgrp(0, $child);
+POSIX::tcsetpgrp(0, $child) if $typed;
 $SIG{$_} = 'IGNORE' for qw(INT QUIT TSTP);
 for my $name (qw(TERM HUP)) {
     $SIG{$name} = sub { kill $name, -$child };
 }
+write_file("$folder/$mark", $child) if $mark;
 while (1) {
-    my $ended = waitpid($child, POSIX::WUNTRACED());
+    my $ended = waitpid($child, $typed ? POSIX::WUNTRACED() : 0);
     next if $ended < 0 && $!{EINTR};
     last if $ended < 0;
     if (kill 0, $child) { # stopped, not ended; $? does not tell the two apart
@@ -236,6 +276,7 @@ while (1) {
         kill 'CONT', -$child;
         next;
     }
+    unlink "$folder/$mark" if $mark;
     exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
 }
 exit 1;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from claude_bottle.lib import docker, log, pipelock, seals
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
@@ -53,6 +53,17 @@ def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str],
     return done.text
 
 
+def value_words(plan: Plan) -> Iterator[str]:
+    """Yield what the program that proves the seals is told of the values that commands beside the session get.
+
+    Args:
+        plan: of the start.
+    """
+    yield from (f"once={name}" for name in plan.once)
+    if plan.request.with_cwd:
+        yield f"folder={plan.workdir}"
+
+
 def claude_words(plan: Plan) -> list[str]:
     """Return the client's command line."""
     words = ["claude", "--dangerously-skip-permissions"]
@@ -71,16 +82,26 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
         container: the agent's id.
         streams: docker's option for what the session gets: a terminal, stdin alone, or nothing.
     """
-    words = ["exec", *streams.split()]
-    if streams == TERMINAL:
-        words += DETACH_KEYS
-        own = {entry.name for entry in plan.entries}  # what the manifest sets is the manifest's
-        for name in TERMINAL_VARIABLES:
-            if os.environ.get(name) and name not in own:
-                words += ["-e", f"{name}={os.environ[name]}"]
+    words = exec_words(streams, {entry.name for entry in plan.entries})  # what the manifest sets is the manifest's
     if plan.request.with_cwd:
         words += ["-w", plan.workdir]
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
+
+
+def exec_words(streams: str, own: Collection[str] = ()) -> list[str]:
+    """Return the beginning of docker's arguments for what somebody runs in a bottle.
+
+    Args:
+        streams: see ``session_words``.
+        own: variables that are not to come from the terminal here.
+    """
+    words = ["exec", *streams.split()]
+    if streams == TERMINAL:
+        words += DETACH_KEYS
+        for name in TERMINAL_VARIABLES:
+            if os.environ.get(name) and name not in own:
+                words += ["-e", f"{name}={os.environ[name]}"]
+    return words
 
 
 def attach(

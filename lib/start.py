@@ -15,6 +15,7 @@ from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError, reason
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import calls, run, slots, terminal, wait
+from claude_bottle.lib.plan_data import plan_data
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup, notes
@@ -118,8 +119,7 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
         log.log_warn(warning)
     stage.stage_write(staged, planned)
     if planned.dry_run:
-        plan.print_preflight(planned, shown)
-        log.log_info("dry-run requested; not starting container.")
+        _show_plan(planned, shown)
         if planned.request.receipt:
             log.log_info("a dry run writes no receipt")
         return 0
@@ -190,6 +190,14 @@ def _note(work: record.Record) -> None:
         record.write(work)
     except OSError as problem:
         log.log_warn(f"cannot note where the work goes: {reason(problem)}: only this start can bring it home")
+
+
+def _show_plan(planned: plan.Plan, stage_dir: str) -> None:
+    if planned.request.as_json:
+        log.data_json(plan_data(planned))
+        return
+    plan.print_preflight(planned, stage_dir)
+    log.log_info("dry-run requested; not starting container.")
 
 
 def _turn() -> Callable[[], float]:

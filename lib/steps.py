@@ -225,9 +225,9 @@ def prepare(
     The broker may still be on its way: what is asked of it is asked until it answers.
     """
     engine, plan, host = launch.engine, launch.plan, pipelock.pipelock_host(sidecar.name)
-    put_in = credential_words(plan.credentials, plan.watched)
+    told = [*credential_words(plan.credentials, plan.watched), *session.value_words(plan)]
     words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
-    words += launch.test.words(engine, internal.subnet, egress.subnet, put_in)
+    words += launch.test.words(engine, internal.subnet, egress.subnet, told)
     said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
     return proof(said, at_launch(plan.credentials))
 

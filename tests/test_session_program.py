@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import ssl
 import struct
 import subprocess
@@ -303,3 +304,100 @@ def test_java_keeps_its_own_roots_where_the_image_has_none(bottle: Bottle) -> No
 def test_without_java_nothing_is_said_of_it(bottle: Bottle, certificates: list[str]) -> None:
     bottle.write(ROOTS, certificates[1])
     assert "JAVA_TOOL_OPTIONS" not in bottle.environ(PATH=f"{bottle.root}/bin")
+
+
+def beside(bottle: Bottle, payload: bytes, *words: str, image: Mapping[str, str] = IMAGE) -> subprocess.Popen[str]:
+    """Begin a command beside the session, whose mark is ``m``."""
+    bottle.write("run/environ", "").write_bytes(payload)
+    return subprocess.Popen(
+        [bottle.program, "--beside", "m", bottle.values, *words],
+        env={"HOME": str(bottle.root), **image},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tell(bottle: Bottle, number: int) -> int:
+    return subprocess.run([bottle.program, "--tell", str(number), "m", bottle.values], timeout=30).returncode
+
+
+def test_a_command_beside_the_session_finds_its_values_again_and_its_folder(bottle: Bottle) -> None:
+    own = bottle.write("own tools/tool", f'#!/bin/sh\nexec {sys.executable} -ISc "$1"\n')
+    own.chmod(0o755)
+    payload = f".={bottle.root}/own tools\0PATH={own.parent}:/usr/bin:/bin\0A=b c\0=user.name\nAda\0".encode()
+    show = "import json, os; print(json.dumps([os.getcwd(), dict(os.environ)]))"
+    for _ in range(2):
+        out, err = beside(bottle, payload, "tool", show).communicate(timeout=30)
+        assert err == ""
+        folder, seen = json.loads(out)
+        assert (folder, seen["A"], seen["GIT_CONFIG_VALUE_1"]) == (str(own.parent), "b c", "Ada")
+        assert "." not in seen and bottle.values.exists()
+        assert len(blocks(seen["NODE_EXTRA_CA_CERTS"])) == 1
+    assert sorted(path.name for path in bottle.values.parent.iterdir()) == ["ca.pem", "environ"]
+
+
+def test_a_command_in_a_bottle_that_is_not_ready_is_said(bottle: Bottle) -> None:
+    child = subprocess.run([bottle.program, "--beside", "m", bottle.values, "true"], capture_output=True, text=True)
+    assert child.returncode == 127
+    assert child.stderr == "claude-bottle: error: the bottle is not ready: its seals are not proved yet\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "said"),
+    [
+        ("exit 7", 7, ""),
+        ("kill -KILL $$", 128 + signal.SIGKILL, ""),
+        ("no-such-thing", 127, ""),
+        ("trap 'echo told; exit 9' TERM; echo ready; while :; do sleep 0.1; done", 9, "told\n"),
+        ("echo ready; sleep 60 & wait", 128 + signal.SIGTERM, ""),
+    ],
+)
+def test_a_command_beside_ends_as_it_ends_and_hears_signals(
+    bottle: Bottle, script: str, status: int, said: str
+) -> None:
+    with beside(bottle, b"", "/bin/sh", "-c", script) as child:
+        assert child.stdout
+        if "ready" in script:
+            assert child.stdout.readline() == "ready\n"
+            assert tell(bottle, signal.SIGTERM) == 0
+        assert child.communicate(timeout=30)[0] == said
+    assert child.returncode == status
+    assert not (bottle.values.parent / "m").exists() and tell(bottle, signal.SIGTERM) == 1
+
+
+NOTE = "# Your box\n- one line\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [(None, NOTE), ("", f"\n{NOTE}"), ("theirs", f"theirs\n\n{NOTE}"), ("theirs\n", f"theirs\n\n{NOTE}")],
+)
+def test_the_client_reads_what_its_box_is_behind_what_an_image_has(
+    bottle: Bottle, image: str | None, wanted: str
+) -> None:
+    note, folder = bottle.write("etc/claude-bottle/CLAUDE.md", NOTE), bottle.root / ".claude"
+    folder.mkdir()
+    own = folder / "CLAUDE.md"
+    if image is not None:
+        own.write_text(image)
+    for _ in range(2):
+        bottle.environ()
+        assert own.read_text() == wanted and note.read_text() == NOTE
+    assert own.is_symlink() == (image is None)
+
+
+def test_it_goes_where_the_session_has_its_configuration_and_not_where_none_is_wanted(bottle: Bottle) -> None:
+    (bottle.root / ".claude").mkdir()
+    bottle.environ()
+    note, other = bottle.write("etc/claude-bottle/CLAUDE.md", NOTE), bottle.root / "other"
+    other.mkdir()
+    bottle.environ({"CLAUDE_CONFIG_DIR": str(other)})
+    assert (other / "CLAUDE.md").readlink() == note and list((bottle.root / ".claude").iterdir()) == []
+    bottle.environ({"HOME": str(bottle.root / "absent")})  # a session that has no such folder begins all the same
+    assert not (bottle.root / "absent").exists()
+    (bottle.root / ".claude" / "CLAUDE.md").mkdir()
+    bottle.environ()
+    with beside(bottle, b"", "true") as child:
+        assert child.communicate(timeout=30) == ("", "")

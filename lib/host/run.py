@@ -222,7 +222,9 @@ def piped(
     )
 
 
-def foreground(program: str, words: Sequence[str], env: Mapping[str, str], *, no_stdin: bool = False) -> Process:
+def foreground(
+    program: str, words: Sequence[str], env: Mapping[str, str], *, no_stdin: bool = False, alone: bool = False
+) -> Process:
     """Start a program with our own three streams, in our process group: it has the terminal.
 
     Args:
@@ -230,5 +232,7 @@ def foreground(program: str, words: Sequence[str], env: Mapping[str, str], *, no
         words: its arguments.
         env: its whole environment.
         no_stdin: keep our stdin from it.
+        alone: in a session of its own instead, so that no Ctrl-C reaches it but through us.
     """
-    return spawn(program, words, env, stdin=subprocess.DEVNULL if no_stdin else None, stdout=None, stderr=None)
+    stdin = subprocess.DEVNULL if no_stdin else None
+    return spawn(program, words, env, stdin=stdin, stdout=None, stderr=None, new_session=alone)

@@ -69,6 +69,16 @@ class Owner:
         """
         return bool(self.launch) and here.is_certainly(self.place) and _ended(self.launcher) and _ended(self.reaper)
 
+    def living(self, here: Place) -> tuple[int, int]:
+        """Return the pids of its launcher and of its reaper, 0 for one that is not provably that process, and alive.
+
+        Args:
+            here: where we run.
+        """
+        if not here.is_certainly(self.place):
+            return 0, 0
+        return _living(self.launcher), _living(self.reaper)
+
 
 def owner_from(facts: Mapping[str, str]) -> Owner:
     """Return the owner that labels tell of; a fact that they lack is an empty text."""
@@ -143,6 +153,15 @@ def _ended(mark: str) -> bool:
         return False
     state, start = _process(int(pid))
     return state.startswith("Z") or (bool(start) and start != started)
+
+
+def _living(mark: str) -> int:
+    """Return the pid of a process that provably still is the one that was marked, else 0."""
+    pid, _, started = mark.partition(" ")
+    if not (started and pid.isascii() and pid.isdecimal()):
+        return 0
+    state, start = _process(int(pid))
+    return int(pid) if start == started and not state.startswith("Z") else 0
 
 
 def _process(pid: int) -> tuple[str, str]:

@@ -48,5 +48,6 @@ def test_the_client_asks_nothing_about_a_key_that_is_a_credential(scene: Desk, s
     until(lambda: any("okapi" in request["said"] for request in scenery.requests()))
     keys = {request["headers"].get("x-api-key") for request in scenery.requests() if "okapi" in request["said"]}
     assert keys == {KEY}
+    assert any("# Your box" in request["said"] for request in scenery.requests())  # the note is what the client reads
     end(child)
     assert leftovers(scene) == []
