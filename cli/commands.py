@@ -234,6 +234,30 @@ def list_command(as_data: bool, what: str | None) -> int:
 
 
 @commands.command(
+    "logs",
+    cls=ShellCommand,
+    usage="logs [--denied] [--follow] [--json] <agent>",
+    example="logs implementer",
+    examples=(
+        "logs --denied implementer   # each host that was refused, how often, and what would allow it",
+        "logs --denied -f implementer   # each refusal as it comes",
+    ),
+)
+@click.option("--denied", "denied", is_flag=True, help="only what was refused, counted by host")
+@click.option("--follow", "-f", "follow", is_flag=True, help="go on until the bottle ends; with --denied each refusal")
+@click.option("--json", "as_data", is_flag=True, help="print each line as JSON")
+@click.argument("agent")
+def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
+    """Prints what a running bottle's sidecar says, a line each: time, event, method, host, and a reason or an amount.
+
+    A container's name is taken too, which tells several bottles of one agent apart.
+    """
+    from claude_bottle.lib.logs import logs as run_logs
+
+    return run_logs(agent, denied=denied, follow=follow, as_data=as_data)
+
+
+@commands.command(
     "start",
     cls=ShellCommand,
     usage=START_USAGE,
@@ -294,6 +318,22 @@ def start(
 
     request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json, no_bring)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
+@commands.command("top", cls=ShellCommand, usage="top", example="top")
+def top() -> int:
+    """Shows the bottles that there are, live, as `list active` does, with keys to stop one and to see its denials.
+
+    It has Python packages of its own, which `cli.sh top` installs on first use.
+    """
+    try:
+        from claude_bottle.lib.top import top as run_top
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        checkout = "'./cli.sh top' in a checkout has it; else, in one: pip install '.[top]'"
+        raise BottleError("top needs the Python package textual", [checkout]) from None
+    return run_top()
 
 
 @commands.command(

@@ -29,8 +29,10 @@ COMMANDS = {
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",
     "list": "list available agents or active containers",
+    "logs": "print what a running bottle's sidecar has let out and refused",
     "start": "boot a container for a named agent and attach an interactive session",
     "stop": "end a running bottle, or all of yours, as its session's end would",
+    "top": "show the bottles that there are, live, with keys to stop one",
     "verify": "boot an agent's container without a session and look at its seals",
 }
 
@@ -121,6 +123,8 @@ def _command(program: str, name: str, *rest: str) -> int:
         return 0
     except Exception as problem:
         return report(problem, program)
+    finally:
+        process.end()
     return int(result or 0)
 
 

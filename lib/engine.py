@@ -6,6 +6,7 @@ what it reads to find its engine, is settled before anything is made, and the re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,16 +17,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import withhold
-from claude_bottle.lib.errors import EngineUnfit
+from claude_bottle.lib import log, withhold
+from claude_bottle.lib.errors import EngineUnfit, LinkLost
 from claude_bottle.lib.host import run
-from claude_bottle.lib.host.calls import Begun, Call, Work
+from claude_bottle.lib.host.calls import Begun, Call, Work, perform
 
 DEFAULT_CONTEXT = "default"
 SHORTEST_SECONDS = 1.0
 # What docker info says of the limits that it enforces; what it does not mention is taken for enforced.
 _ENFORCED = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
-_KEPT = ("client", "host", "context", "config", "cert_path", "identity")
+_KEPT = ("client", "host", "context", "config", "cert_path", "identity", "socket")
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+SSH = "ssh://"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Facts:
         memory: bytes of it.
         runtimes: names of those that it has.
         unlimited: of memory, swap, cpus and pids those that it cannot limit.
+        name: of its machine.
+        version: its own.
     """
 
     cpus: int = 0
     memory: int = 0
     runtimes: tuple[str, ...] = ()
     unlimited: tuple[str, ...] = ()
+    name: str = ""
+    version: str = ""
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Facts:
@@ -52,6 +59,8 @@ class Facts:
             memory=said.get("MemTotal") or 0,
             runtimes=tuple(sorted(said.get("Runtimes") or ())),
             unlimited=tuple(name for name, key in _ENFORCED.items() if said.get(key) is False),
+            name=said.get("Name") or "",
+            version=said.get("ServerVersion") or "",
         )
 
 
@@ -66,6 +75,8 @@ class Engine:
         config: folder of the client's configuration.
         cert_path: folder of the client's TLS keys, empty for the configuration's own.
         identity: the id that the engine gave itself; empty before it has been asked.
+        socket: path of the one by which it is reached, where that is our own link's; its host stays what the user says.
+        line: descriptor that keeps the link, for who is to inherit it; below 0 there is none.
         facts: what else it said then.
         until: when every call is to have ended, in seconds of ``time.monotonic()``.
         check: called while a call is waited for, in place of looking for signals.
@@ -78,6 +89,8 @@ class Engine:
     config: str
     cert_path: str
     identity: str = ""
+    socket: str = ""
+    line: int = field(default=-1, compare=False)
     facts: Facts = field(default=Facts(), compare=False)
     until: float = field(default=math.inf, compare=False)
     check: run.Check = field(default=run.uninterrupted, compare=False)
@@ -93,16 +106,38 @@ class Engine:
         """Whether its host is, as far as can be told, this machine."""
         return self.host.startswith("unix://") if self.host else self.context == DEFAULT_CONTEXT
 
+    @property
+    def address(self) -> str:
+        """Docker's address of it, an empty text where only docker knows."""
+        if self.host:
+            return self.host
+        return DEFAULT_SOCKET if self.context == DEFAULT_CONTEXT else _context_address(self.config, self.context)
+
+    def described(self) -> str:
+        """Return where it is, how it is reached and what it is; an empty text for the one that needs no word."""
+        address = self.address
+        if address == DEFAULT_SOCKET:
+            return ""
+        where = address or self.where
+        if not self.host and address:
+            where = f"{address} ({self.where})"
+        way = "by one ssh connection" if self.socket else "by an ssh connection for every call"
+        way = f", {way}" if address.startswith(SSH) else ""
+        return f"{where}{way}: Docker {self.facts.version or '?'} on {self.facts.name or '?'}"
+
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a call."""
+        host = f"unix://{self.socket}" if self.socket else self.host
         pinned = {
-            "DOCKER_HOST": self.host,
-            "DOCKER_CONTEXT": "" if self.host else self.context,
+            "DOCKER_HOST": host,
+            "DOCKER_CONTEXT": "" if host else self.context,
             "DOCKER_CONFIG": self.config,
-            "DOCKER_CERT_PATH": self.cert_path,
+            "DOCKER_CERT_PATH": "" if self.socket else self.cert_path,
             # The builder of the engine itself: another one may build and load nothing.
-            "BUILDX_BUILDER": DEFAULT_CONTEXT if self.host else self.context,
+            "BUILDX_BUILDER": DEFAULT_CONTEXT if host else self.context,
         }
+        if self.socket:  # what would have the client speak TLS on it
+            pinned |= {"DOCKER_TLS": "", "DOCKER_TLS_VERIFY": ""}
         rest = {name: value for name, value in run.child_env().items() if name not in pinned}
         return rest | {name: value for name, value in pinned.items() if value}
 
@@ -191,6 +226,31 @@ class Engine:
             raise EngineUnfit("cannot reach the Docker daemon (docker info failed)", reasons)
         return said
 
+    def reachable(self) -> Engine:
+        """Return the same engine, reached by docker's own way where its link has been killed."""
+        if self.socket:
+            from claude_bottle.lib.link import link_alive
+
+            if not link_alive(self.socket):
+                return replace(self, socket="")
+        return self
+
+    def require_link(self) -> None:
+        """Fail where the link has broken since the command began, though it may be there again.
+
+        A client whose stream is cut asks for the status of what it ran, and takes none for 0.
+
+        Raises:
+            LinkLost: it has.
+        """
+        if self.line < 0:
+            return
+        from claude_bottle.lib.link import link_lost
+
+        why = link_lost(self.line)
+        if why:
+            raise LinkLost(f"the connection to {self.where} was lost, and with it what was under way", [why])
+
     def dump(self) -> dict[str, str]:
         """Return all of it as a line of the journal holds it."""
         return {name: getattr(self, name) for name in _KEPT}
@@ -236,6 +296,8 @@ def docker_require(environ: Mapping[str, str]) -> Engine:
 class Asking:
     """An engine that has been found and asked whether it is there, for who has other work until it answers.
 
+    One that is reached over ssh gets a link, by which it is asked, and all that follows goes.
+
     Args:
         environ: the caller's environment.
 
@@ -245,6 +307,14 @@ class Asking:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.found = engine_find(environ)
+        self._link: Any = None
+        address = self.found.address
+        if address.startswith(SSH):
+            from claude_bottle.lib.link import link_open
+
+            self._link = link_open(address, self.found.where, environ)
+        if self._link:
+            self.found = replace(self.found, socket=self._link.socket, line=self._link.held)
         self._answer = Begun(self.found.ask())
 
     def get(self) -> Engine:
@@ -252,8 +322,28 @@ class Asking:
 
         Raises:
             EngineUnfit: no engine behind the client.
+            Interrupted: a signal arrived.
         """
-        return self._answer.get()
+        if not self._link:
+            return self._answer.get()
+        try:
+            refusal = self._link.require()
+        except BaseException:
+            self._answer.leave()
+            raise
+        if refusal:
+            return self._by_itself(refusal)
+        engine = self._answer.get()
+        self._link.pin(engine.identity)
+        return engine
+
+    def _by_itself(self, refusal: str) -> Engine:
+        """Ask the engine by docker's own way, since there is no link to it."""
+        self._answer.leave()
+        self._link.close()
+        log.log_warn(f"no link to {self.found.where}: {refusal}", lines=True)
+        log.log_info("every docker call opens an ssh connection of its own, which is slow")
+        return perform(replace(self.found, socket="", line=-1).ask())
 
 
 def _absolute(path: str) -> str:
@@ -272,6 +362,17 @@ def _current_context(config: str) -> str:
     except OSError:
         return DEFAULT_CONTEXT
     return name if isinstance(name, str) and name else DEFAULT_CONTEXT
+
+
+def _context_address(config: str, context: str) -> str:
+    """Return the address of a context, an empty text where the client's files do not say it."""
+    folder = hashlib.sha256(context.encode("utf-8", "surrogateescape")).hexdigest()
+    try:
+        said = _object(Path(config, "contexts", "meta", folder, "meta.json").read_bytes())
+        host = said["Endpoints"]["docker"]["Host"]
+    except (OSError, KeyError, TypeError):
+        return ""
+    return host if isinstance(host, str) else ""
 
 
 def _object(text: str | bytes) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+ANOTHER_ENGINE = "another engine answers at"  # than the one that a launch has begun with
+
 
 class BottleError(Exception):
     """An error the user can act on: one line after ``claude-bottle: error:``, exit status 1.
@@ -58,6 +60,12 @@ class SidecarLost(BottleError):
     """The sidecar, or the broker beside it, ended before the session did."""
 
     status = 69  # EX_UNAVAILABLE; a session's own is seldom that
+
+
+class LinkLost(BottleError):
+    """The connection to the engine broke: docker may have taken what it cut off for done."""
+
+    status = SidecarLost.status
 
 
 class Interrupted(Exception):

@@ -74,6 +74,7 @@ class Plan(Grants):
     """Arguments, manifest and environment of one start: what is granted, and how. No secret's value is in it."""
 
     request: Request
+    engine: str  # described, empty for the local default
     cwd: str
     subnet_pool: IPv4Network
     host_routes: tuple[IPv4Network, ...]
@@ -196,7 +197,7 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     found = manifest.manifest_load(cwd, settings.host_home)
     draft = _Draft(request, settings, environ, cwd, found, engine.facts)
     draft.check(name)
-    return draft.plan(pool, routes)
+    return draft.plan(pool, routes, engine.described())
 
 
 @dataclass(frozen=True)
@@ -340,7 +341,7 @@ class _Draft:
                 raise unapproved(asked, given, digest)
         self.approval = asked
 
-    def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...]) -> Plan:
+    def plan(self, pool: IPv4Network, routes: tuple[IPv4Network, ...], engine: str) -> Plan:
         return Plan.of(
             self.found,
             self.agent,
@@ -348,6 +349,7 @@ class _Draft:
             self.settings,
             self.environ,
             request=self.request,
+            engine=engine,
             cwd=self.cwd,
             subnet_pool=pool,
             host_routes=routes,
@@ -432,6 +434,8 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     if plan.project:
         plan.homing.say(plan.slug)
     plan.approval.say()
+    if plan.engine:
+        log.labelled("engine", plan.engine)
     log.line()
 
 

@@ -122,6 +122,7 @@ def attach(
 
     Raises:
         SidecarLost: one of them has ended, and no terminal's session is told of it afterwards.
+        LinkLost: the connection to an engine that is elsewhere has broken: the status is not the session's.
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
@@ -138,6 +139,7 @@ def attach(
         if not on_terminal:
             raise lost
         log.log_warn(lost.message)
+    engine.require_link()
     return status
 
 

@@ -107,6 +107,9 @@ def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, p
     name = plan.look_for_name(asking.found, request, os.environ)
     try:
         engine = asking.get()
+        if engine.socket != asking.found.socket:  # what the name was looked for by leads nowhere
+            name.leave()
+            name = plan.look_for_name(engine, request, os.environ)
         return engine, plan.make_plan(engine, name, request, os.environ, cwd)
     finally:
         name.leave()
@@ -141,6 +144,7 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     proof = made["proof"]
     containers = {role: made[role].identity for role in ("agent", "sidecar", "broker") if made[role]}
     receipt.tested(engine, containers, proof.probes)
+    engine.require_link()
     proof.require()
     if work:
         _session_begins(journal, made["work"] or work)

@@ -56,6 +56,7 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     guarded = engine.keeping_out(secrets.injected)
     launch = Launch(guarded, planned, journal, Path(shown), secrets.payload(), secrets.injected, test)
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR))
+    engine.require_link()
     proof: seals.Proof = made["proof"]
     if secrets.injected:
         log.log_info("looking for the values of the credentials from outside")

@@ -78,6 +78,11 @@ def test_the_list_has_every_command() -> None:
     assert re.findall(r"^  (\S+) +\S", listed, re.MULTILINE) == list(COMMANDS) == sorted(COMMANDS)
 
 
+def test_the_readme_has_every_command_in_its_table() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z]+)", " ".join(rows))) == list(COMMANDS)
+
+
 def test_the_version_is_data() -> None:
     done = cli("--version")
     assert (done.returncode, done.stderr) == (0, b"") and re.fullmatch(rb"claude-bottle \d+\.\d+\.\d+\n", done.stdout)

@@ -12,7 +12,7 @@ from claude_bottle.lib import env, log
 from claude_bottle.lib.doctor import engine as engine_checks
 from claude_bottle.lib.doctor import host, manifests, room
 from claude_bottle.lib.doctor.finding import OK, PROBLEM, Finding
-from claude_bottle.lib.engine import Engine, Facts, engine_find
+from claude_bottle.lib.engine import Asking, Engine, Facts
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Crew, Work, perform
@@ -51,7 +51,7 @@ def doctor(environ: Mapping[str, str], cwd: str, program: str, as_json: bool) ->
 def _reach(environ: Mapping[str, str], found: list[Finding]) -> tuple[Engine | None, dict[str, Any]]:
     """Return the engine, where one answers, and what it says of itself; note whether it does."""
     try:
-        engine = engine_find(environ).bounded(time.monotonic() + MOST_SECONDS, run.on_signal)
+        engine = Asking(environ).get().bounded(time.monotonic() + MOST_SECONDS, run.on_signal)
         said = perform(engine.said())
     except BottleError as problem:
         text = ": ".join([problem.message, *problem.hints])

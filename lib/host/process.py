@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 PR_SET_DUMPABLE = 4
 _core_limit: list[tuple[int, int]] = []  # as it was
+_at_end: list[Callable[[], None]] = []
 
 
 def standard_descriptors() -> None:
@@ -42,3 +44,14 @@ def give_cores_back() -> None:
     """Undo the limit in a child that is the user's own program."""
     for limit in _core_limit:
         resource.setrlimit(resource.RLIMIT_CORE, limit)
+
+
+def at_end(what: Callable[[], None]) -> None:
+    """Have something done when the command is over, whatever its end."""
+    _at_end.append(what)
+
+
+def end() -> None:
+    """Do what was to be done at the end."""
+    while _at_end:
+        _at_end.pop()()

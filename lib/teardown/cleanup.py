@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.errors import ANOTHER_ENGINE, BottleError, reason
 from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.host.slots import removal_slot
@@ -115,6 +115,7 @@ class Teardown:
 
     def _try(self) -> None:
         self.left, self.unanswered, self.no_client = {}, False, False
+        self.engine = self.engine.reachable()
         self.kept.clear()
         try:
             self.doing = "waiting for other removals"
@@ -151,14 +152,15 @@ class Teardown:
         try:
             now = perform(self.engine.ask())
         except BottleError as problem:
-            self.unanswered = True
+            other = any(ANOTHER_ENGINE in hint for hint in problem.hints)  # a link serves no other
+            self.tries, self.unanswered = (0, False) if other else (self.tries, True)
             self._all_left("; ".join([problem.message, *problem.hints]))
             return False
         if now.identity == self.engine.identity:
             self._answered()
             return True
         self.tries = 0
-        reason = f"another engine answers at {now.where}: {now.identity} instead of {self.engine.identity}"
+        reason = f"{ANOTHER_ENGINE} {now.where}: {now.identity} instead of {self.engine.identity}"
         self.left = {f"{entry.title} ({entry.identity})": reason for entry in self.journal.on_the_engine()}
         return False
 

@@ -56,7 +56,7 @@ class Reaper:
             stderr=subprocess.DEVNULL,
             new_session=True,
             cwd="/",
-            pass_fds=(read_end,),
+            pass_fds=(read_end, *([engine.line] if engine.line >= 0 else [])),  # the link lives as long as either of us
         )
         os.close(read_end)
         self.journal = Journal(owner_here(launch, self._process.pid), self._send)
