@@ -13,6 +13,7 @@ import pytest
 from claude_bottle.lib.doctor.holes import holes, parts, version
 from claude_bottle.lib.doctor.room import registry, repository
 from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE, SUBNET_POOL_VARIABLE
+from claude_bottle.lib.home.record import FILE, GIT, RAW, Record
 from claude_bottle.lib.teardown.owner import Owner, place_here
 
 from tests.conftest import ROOT
@@ -20,13 +21,13 @@ from tests.sweep import TOKEN, Run
 
 IMAGES = ("node:22-slim", "claude-bottle:latest", "claude-bottle-broker:latest", DEFAULT_PIPELOCK_IMAGE)
 READS = {"info", "version", "network ls", "network inspect", "image inspect", "ps", "pull"}
-SEEN = {"info": {"SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime())}}
 DEAD = Owner("0f" * 16, place_here(), "4194304 17", "4194304 17")  # no process has a pid as high as that
 
 
 def desk(tmp_path: Path, images: tuple[str, ...] = IMAGES, **engine: Any) -> Run:
     """Return a place to start from where nothing is wrong, but for what the engine's state says."""
-    return Run(tmp_path, **{"images": [{"name": name} for name in images], **SEEN, **engine})
+    info = {"SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime()), **engine.pop("info", {})}
+    return Run(tmp_path, **{"images": [{"name": name} for name in images], "info": info, **engine})
 
 
 def findings(run: Run, status: int | None = None) -> dict[str, list[dict[str, str]]]:
@@ -101,7 +102,7 @@ def _without_docker(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("engine", "check", "words"),
     [
-        ({"info": {**SEEN["info"], "MemoryLimit": False, "SecurityOptions": ["name=rootless"]}}, "limits", "memory"),
+        ({"info": {"MemoryLimit": False, "SecurityOptions": ["name=rootless"]}}, "limits", "memory"),
         ({"info": {"SystemTime": "2001-01-01T00:00:00Z"}}, "clock", "s away"),
         ({"parts": {"Engine": "19.03.1"}}, "server", "older than 20.10"),
         ({"parts": {"Podman Engine": "5.0.0"}}, "server", "Podman"),
@@ -140,6 +141,16 @@ def test_what_killed_launches_have_left_is_counted_and_stays(tmp_path: Path) -> 
     (each,) = findings(run, 0)["leftovers"]
     assert (each["state"], each["mend"]) == ("warning", "cli.sh cleanup --stale") and "2 containers" in each["text"]
     assert len(run.fake.containers()) == 2
+
+
+def test_work_that_could_not_come_home_is_named_with_or_without_an_engine(tmp_path: Path) -> None:
+    run = desk(tmp_path, down=True)
+    place = run.home / ".local" / "state" / "claude-bottle" / "work" / DEAD.launch
+    place.mkdir(parents=True)
+    told = Record(DEAD.launch, "a", "a", GIT, "/project", "/project/.git", "/w", "FAKE:ENGINE", kept=RAW)
+    (place / FILE).write_text(json.dumps(told.dump()))
+    (each,) = findings(run, 1)["kept work"]
+    assert each["mend"] == "cli.sh bring a" and "/project" in each["text"]
 
 
 def test_every_agents_problems_are_named_once_with_the_file(tmp_path: Path) -> None:
