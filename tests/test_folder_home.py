@@ -154,8 +154,8 @@ def test_large_files_and_second_names_come_home(tmp_path: Path) -> None:
     os.link(bottle.workspace / "first", bottle.workspace / "z")
     bottle.bring()
     assert bottle.came(2) == dict.fromkeys(("first", "second", "third", "z"), "4")
-    os.utime(bottle.workspace / "touched")
-    assert bottle.bring() == ""  # written and taken back: it was only touched
+    os.utime(bottle.workspace / "touched", (OLD + 5, OLD + 5))
+    assert bottle.bring() == "" and len(list(bottle.home.iterdir())) == 2  # written and taken back: it was only touched
 
 
 LINKS_OUT = ["/etc/passwd", "..", "../x", "sub/../../x", "a/../..", "", "sub/../.git/x", ".git", "x/GIT~1"]
@@ -216,7 +216,8 @@ def test_names_that_a_terminal_would_obey_are_spelt_out(bottle: Bottle) -> None:
     bottle.write(**{"a\x1b[2J\nb": ""})
     bottle.enter()
     (bottle.workspace / "a\x1b[2J\nb").unlink()
-    bottle.bring(odd("workspace/\u202ex", tarfile.SYMTYPE, "/\x1b[31m"))
+    bottle.bring(odd("workspace/\u202ex", tarfile.SYMTYPE, "/\x1b[31m"), odd("workspace/b\x9b\n/\x07é", size=1))
+    assert bottle.came() == {"b\\x9b\\n": "/", "b\\x9b\\n/\\x07é": "x"}
     assert bottle.listed("deleted.txt") == ["a\\x1b[2J\\nb"]
     assert bottle.listed("left-out.txt") == ["\\u202ex: a link that leads out: /\\x1b[31m"]
 
