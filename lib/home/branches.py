@@ -40,6 +40,10 @@ class _Answer:
             self.said += b"" if self.long else data
 
 
+def _unheard(_stream: str, _data: bytes) -> None:
+    """Keep nothing but the end of what a bottle says: it may go on for ever."""
+
+
 def _program(
     source: Source, record: Record, task: str, folder: str, haves: Sequence[str] = (), answer: _Answer | None = None
 ) -> Call:
@@ -52,7 +56,8 @@ def _program(
         call,
         seconds=SILENT_SECONDS,
         stdin=fed,
-        heard=answer.hear if answer else None,
+        interruptible=True,
+        heard=answer.hear if answer else _unheard,
         needless=lambda: bool(answer and answer.long),
     )
 
