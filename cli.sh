@@ -26,7 +26,8 @@ while [ -L "$script" ]; do
 done
 IFS= read -r -d '' root < <(cd -P "${script%/*}/" && printf '%s\0' "$PWD")
 lock=$root/requirements.lock
-[ -r "$lock" ] || fail "no requirements.lock in $root: cli.sh runs in its checkout, from elsewhere through a link"
+case ${1:-} in top) lock=$root/requirements-top.lock ;; esac # all packages, and what that alone needs
+[ -r "$lock" ] || fail "no ${lock##*/} in $root: cli.sh runs in its checkout, from elsewhere through a link"
 
 # The venv's name follows the lock's content, so that a running session keeps the packages it began with.
 read -r digest _ < <(cksum <"$lock")

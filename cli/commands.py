@@ -15,7 +15,7 @@ APPROVE_USAGE = "approve [--yes|--json]"
 EXEC_USAGE = "exec <agent> [--] <command> [args...]"
 CLEANUP_USAGE = "cleanup [--stale [--yes]]"
 LIST_USAGE = "list [agents|active [--json]]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json]"
+START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 STOP_USAGE = "stop <agent>|--all"
 
@@ -58,6 +58,24 @@ def approve(yes: bool, as_json: bool) -> int:
     if yes and as_json:
         raise UsageError("--yes does not go with --json", APPROVE_USAGE)
     return run_approve(os.environ, logical_cwd(), yes, as_json)
+
+
+@commands.command(
+    "bring",
+    cls=ShellCommand,
+    usage="bring <agent>",
+    example="bring implementer",
+    statuses={"1": "an error, which is named; or some of the work could not come"},
+)
+@click.argument("agent", shell_complete=agent_names)
+def bring(agent: str) -> int:
+    """Brings the work of an agent's bottles home, as the end of a session does; what runs goes on.
+
+    So does what could not come at an end, and was kept. In place of the agent's name a container's will do.
+    """
+    from claude_bottle.lib.bring_command import bring_home
+
+    return bring_home(agent)
 
 
 @commands.command(
@@ -216,6 +234,30 @@ def list_command(as_data: bool, what: str | None) -> int:
 
 
 @commands.command(
+    "logs",
+    cls=ShellCommand,
+    usage="logs [--denied] [--follow] [--json] <agent>",
+    example="logs implementer",
+    examples=(
+        "logs --denied implementer   # each host that was refused, how often, and what would allow it",
+        "logs --denied -f implementer   # each refusal as it comes",
+    ),
+)
+@click.option("--denied", "denied", is_flag=True, help="only what was refused, counted by host")
+@click.option("--follow", "-f", "follow", is_flag=True, help="go on until the bottle ends; with --denied each refusal")
+@click.option("--json", "as_data", is_flag=True, help="print each line as JSON")
+@click.argument("agent")
+def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
+    """Prints what a running bottle's sidecar says, a line each: time, event, method, host, and a reason or an amount.
+
+    A container's name is taken too, which tells several bottles of one agent apart.
+    """
+    from claude_bottle.lib.logs import logs as run_logs
+
+    return run_logs(agent, denied=denied, follow=follow, as_data=as_data)
+
+
+@commands.command(
     "start",
     cls=ShellCommand,
     usage=START_USAGE,
@@ -244,6 +286,7 @@ def list_command(as_data: bool, what: str | None) -> int:
     help="write down what was granted and how it ended",
 )
 @click.option("--json", "as_json", is_flag=True, help="print the plan as JSON; goes with --dry-run only")
+@click.option("--no-bring", "no_bring", is_flag=True, help="let the work go with the bottle")
 @click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
 @click.pass_context
@@ -257,6 +300,7 @@ def start(
     quiet: bool,
     receipt: str,
     as_json: bool,
+    no_bring: bool,
     rest: tuple[str, ...],
 ) -> int:
     """Shows what an agent is granted, asks, boots its bottle, and hands over the terminal; then removes everything.
@@ -272,8 +316,24 @@ def start(
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json, no_bring)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
+
+
+@commands.command("top", cls=ShellCommand, usage="top", example="top")
+def top() -> int:
+    """Shows the bottles that there are, live, as `list active` does, with keys to stop one and to see its denials.
+
+    It has Python packages of its own, which `cli.sh top` installs on first use.
+    """
+    try:
+        from claude_bottle.lib.top import top as run_top
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        checkout = "'./cli.sh top' in a checkout has it; else, in one: pip install '.[top]'"
+        raise BottleError("top needs the Python package textual", [checkout]) from None
+    return run_top()
 
 
 @commands.command(

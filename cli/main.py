@@ -19,6 +19,7 @@ VERSION = "--version"
 COMPLETE_VARIABLE = "_CLAUDE_BOTTLE_COMPLETE"  # has a value where a shell asks what can stand at the cursor
 COMMANDS = {
     "approve": "approve what this folder's claude-bottle.json adds to your own",
+    "bring": "bring the work of an agent's bottles home, as the end of a session does",
     "build": "build (or rebuild) the claude-bottle Docker image",
     "cleanup": "stop and remove all active claude-bottle containers",
     "completion": "print what has bash, zsh or fish complete command lines",
@@ -28,8 +29,10 @@ COMMANDS = {
     "info": "print env, skills, and prompt details for a named agent",
     "init": "interactively create a new agent and add it to claude-bottle.json",
     "list": "list available agents or active containers",
+    "logs": "print what a running bottle's sidecar has let out and refused",
     "start": "boot a container for a named agent and attach an interactive session",
     "stop": "end a running bottle, or all of yours, as its session's end would",
+    "top": "show the bottles that there are, live, with keys to stop one",
     "verify": "boot an agent's container without a session and look at its seals",
 }
 

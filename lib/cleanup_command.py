@@ -7,11 +7,13 @@ import os
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.teardown import inventory, presence, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item, LookFailed
-from claude_bottle.lib.teardown.owner import dead_launches
+from claude_bottle.lib.teardown.journal import new_launch
+from claude_bottle.lib.teardown.owner import dead_launches, owner_here
 
 
 def cleanup() -> int:
@@ -29,12 +31,16 @@ def cleanup() -> int:
         return 0
     dead = dead_launches(item.owner for item in (*containers, *networks))
     for item in (*containers, *networks):
-        log.line(f"  {item.kind} {item.name}{' (stale)' * (item.owner.launch in dead)}")
+        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
+        log.line(f"  {item.kind} {item.name}{mark}")
     terminal.confirm("remove all of the above?")
-    _remove(engine, "docker rm", containers)
+    stay = _come_home(engine, containers)
+    gone = [item for item in containers if item.identity not in stay]
+    _remove(engine, "docker rm", gone)
+    bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
-    log.log_info(f"removed {len(containers)} containers and {len(networks)} networks")
-    return 0
+    log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
+    return int(bool(stay))
 
 
 def cleanup_stale(yes: bool) -> int:
@@ -65,6 +71,14 @@ def cleanup_stale(yes: bool) -> int:
     if not yes:
         terminal.confirm("remove all of the above?")
     return int(bool(perform(sweep.remove(engine, items))))
+
+
+def _come_home(engine: Engine, containers: list[Item]) -> set[str]:
+    """Bring home the work that is in containers; return the ids of those that stay, since it could not come."""
+    owner = owner_here(new_launch(), os.getpid())
+    outcome = perform(bring.before_removal(engine, containers, owner, bring.PATIENT_SECONDS))
+    outcome.tell()
+    return outcome.stay
 
 
 def _remove(engine: Engine, what: str, items: list[Item]) -> None:

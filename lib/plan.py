@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -26,6 +27,8 @@ from claude_bottle.lib.approval import Approval, added, folder_digest, unapprove
 from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
+from claude_bottle.lib.home.kind import Homing, look
+from claude_bottle.lib.home.record import FOLDER, GIT, NONE
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.inspection import plain
@@ -59,6 +62,7 @@ class Request:
     receipt: str = ""
     claude_args: tuple[str, ...] = ()
     as_json: bool = False
+    no_bring: bool = False
 
 
 def is_dry_run(request: Request, settings: env.Settings) -> bool:
@@ -83,6 +87,7 @@ class Plan(Grants):
     followed: Mapping[str, Mapping[str, str]]
     confinement: tuple[str, ...]
     approval: Approval
+    homing: Homing
 
     @property
     def dry_run(self) -> bool:
@@ -115,7 +120,7 @@ class Plan(Grants):
     @property
     def work(self) -> str:
         """How the work comes home: as branches, as a folder, or none of it."""
-        return "none"
+        return {GIT: "branches", FOLDER: "folder", NONE: "none"}[self.homing.kind]
 
     @property
     def once(self) -> list[str]:
@@ -350,7 +355,12 @@ class _Draft:
             followed={name: skills.skills_followed(self.settings.host_home, name) for name in self.skills},
             confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
             approval=self.approval,
+            homing=self._homing(),
         )
+
+    def _homing(self) -> Homing:
+        within = self.workspace.git if self.workspace else ""
+        return look(os.path.join(self.cwd, within) if within else "", wanted=not self.request.no_bring)
 
     def warnings(self) -> Iterator[str]:
         yield from self.found.warnings
@@ -415,6 +425,8 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_prompt()
     log.labelled("remote-control", "enabled" if plan.request.remote_control else "disabled")
     plan.say_traffic()
+    if plan.project:
+        plan.homing.say(plan.slug)
     plan.approval.say()
     if plan.engine:
         log.labelled("engine", plan.engine)

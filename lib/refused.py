@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,28 +45,25 @@ _WORDS = {
     "too often": "it was asked too often in a minute",
     "certificate": "its client did not take the bottle's certificate (see egress.inspect)",
     "another name": "its client asked for another host behind it",
+    SENT: "more was sent at once than the sidecar looks into",
+    RECEIVED: "more was received at once than the sidecar looks into",
     "other": "the sidecar took it for harmful",
 }
 Row = tuple[str, str, int]  # a host, why it was refused, and how often
 _MARKS = (b"blocked", b"_dlp", b"sni_mismatch")
+_PORT = re.compile(r":[0-9]+\Z")
 _OF_THE_SELF_TEST = ".claude-bottle.invalid"
 
 
-class Refused:
-    """Counts; of the log it keeps an unfinished line, and of the hosts so many that they fit.
+class Lines:
+    """Takes a log in pieces, and hands on its lines; it keeps no more than one that has no end yet, nor all of that.
 
     Args:
-        limits: how many MiB may be ``sent``, and ``received``.
+        take: gets each line, without its end.
     """
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        self._limits, self._rest = {SENT: (limits["sent"], "sent"), RECEIVED: (limits["received"], "received")}, b""
-        self._counts: Counter[tuple[str, str]] = Counter()
-
-    @property
-    def times(self) -> int:
-        """How often anything was refused."""
-        return self._counts.total()
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take, self._rest = take, b""
 
     def hear(self, stream: str, data: bytes) -> None:
         """Take the next piece of the log.
@@ -73,15 +72,35 @@ class Refused:
             stream: that it came on; the log is on stdout.
             data: the piece.
         """
-        if stream != OUT:
-            return
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-LONGEST_LINE:]
-        for line in lines:
-            found = refusal(line)
-            if found:
-                known = found in self._counts or len(self._counts) < MOST_KEPT
-                self._counts[found if known else ("", found[1])] += 1
+        if stream == OUT:
+            *lines, rest = (self._rest + data).split(b"\n")
+            self._rest = rest[-LONGEST_LINE:]
+            for line in lines:
+                self._take(line)
+
+
+class Refused(Lines):
+    """Counts, and keeps so many of the hosts that they fit.
+
+    Args:
+        limits: how many MiB may be ``sent``, and ``received``.
+    """
+
+    def __init__(self, limits: Mapping[str, int] = MappingProxyType({})) -> None:
+        super().__init__(self._count)
+        self._limits = {SENT: (limits.get("sent", 0), "sent"), RECEIVED: (limits.get("received", 0), "received")}
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def times(self) -> int:
+        """How often anything was refused."""
+        return self._counts.total()
+
+    def _count(self, line: bytes) -> None:
+        found = refusal(line)
+        if found:
+            known = found in self._counts or len(self._counts) < MOST_KEPT
+            self._counts[found if known else ("", found[1])] += 1
 
     def rows(self) -> list[Row]:
         """Return host, reason and how often, those with the most first; without a name are those that did not fit."""
@@ -130,14 +149,20 @@ def denied_words(host: str, reason: str, count: int, bottle: str) -> str:
         count: how often.
         bottle: see ``Refused.denied``.
     """
-    told = f"denied: {host or 'others'} ({often(count)})"
-    if host and reason == UNLISTED and schema_check.is_host(host):
-        return f"{told}; to allow: {allow_words(host, bottle)}"
-    return f"{told}: {_WORDS[reason]}" if reason in _WORDS else told
+    told, allow = f"denied: {host or 'others'} ({often(count)})", allow_words(host, reason, bottle)
+    why = f"; to allow: {allow}" if allow else f": {reason_words(reason)}" * (reason in _WORDS)
+    return told + why
 
 
-def allow_words(host: str, bottle: str) -> str:
-    """Return what has to be in a manifest so that a host is allowed."""
+def reason_words(reason: str) -> str:
+    """Return a reason as it is told; that a host is not listed says itself."""
+    return _WORDS.get(reason, reason)
+
+
+def allow_words(host: str, reason: str, bottle: str) -> str:
+    """Return what has to be in a manifest so that a host is allowed, an empty text where nothing would do."""
+    if not host or reason != UNLISTED or not schema_check.is_host(host):
+        return ""
     name = json.dumps(host, ensure_ascii=False)
     if not bottle:
         return f"a bottle for the agent, with egress.allowlist [{name}]"
@@ -178,10 +203,12 @@ def _reason(event: Mapping[str, Any]) -> str:
 
 
 def host_of(event: Mapping[str, Any]) -> str:
-    """Return the host that an event is about.
+    """Return the host that an event is about; a bottle may have asked for one that is no name at all.
 
     Raises:
         ValueError: it has an address that is none.
     """
-    where = event.get("url") or f"//{event.get('target') or event.get('connect_host') or ''}"
-    return (urlsplit(where).hostname or "a hidden host")[:LONGEST_HOST]
+    target = event.get("target") or event.get("connect_host") or ""
+    host = _PORT.sub("", target).strip("[]").lower()
+    host = host or urlsplit(event.get("url", "")).hostname or "a hidden host"
+    return host[:LONGEST_HOST]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 import math
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
-from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import calls, run, slots, terminal, wait
 from claude_bottle.lib.plan_data import plan_data
 from claude_bottle.lib.receipt import Receipt
 from claude_bottle.lib.steps import Launch
-from claude_bottle.lib.teardown import cleanup
+from claude_bottle.lib.teardown import cleanup, notes
 from claude_bottle.lib.teardown.journal import Journal, new_launch
 from claude_bottle.lib.teardown.presence import ENDING, RUNNING, STARTING, Presence
 from claude_bottle.lib.teardown.reaper import PATIENCE_SECONDS, Reaper
@@ -64,8 +66,11 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
     except Exception as problem:
         status = report(problem)
     finally:
+        came = _come_home(engine, reaper.journal, report)
+        status = status or came
         log.hurry()
         remains = cleanup.cleanup_all(engine, reaper.journal)
+        bring.forget(reaper.journal)
         calls.detach_all()
         if remains.left:
             status = status or 1
@@ -76,6 +81,21 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
             log.log_info(f"the background goes on for {minutes:.0f} minutes; the next command tells what is left then")
     number = wait.pending_signal()
     return status if number is None else 128 + number
+
+
+def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException], int]) -> int:
+    """Bring home what the session has made; a failure costs the user nothing but the status 1."""
+    signalled = wait.pending_signal() is not None
+    if signalled:
+        log.hurry()
+    try:
+        outcome = bring.at_end(engine, journal, bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS)
+    except Exception as problem:
+        return report(problem)
+    outcome.tell()
+    if signal.SIGHUP in wait.signals_seen():  # there is no terminal any more to have said it on
+        notes.leave(f"ended: {line}" for line in (*outcome.said, *outcome.warnings))
+    return int(bool(outcome.warnings))
 
 
 def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, plan.Plan]:
@@ -115,7 +135,8 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     credential_values.credentials_run(secrets, planned.sources, os.environ)
     gc.enable()  # a session may be long
     guarded = engine.keeping_out(secrets.injected)
-    launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected)
+    work = _work(engine, planned, journal)
+    launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected, work=work)
     present = Presence(journal, engine.identity, planned.agent, planned.bottle, planned.cwd)
     present.say(STARTING)
     with slots.start_slot(engine.facts.cpus, _turn()):
@@ -125,6 +146,8 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     receipt.tested(engine, containers, proof.probes)
     engine.require_link()
     proof.require()
+    if work:
+        _session_begins(journal, made["work"] or work)
     return _session(engine, planned, made, receipt, present)
 
 
@@ -138,6 +161,39 @@ def _session(engine: Engine, planned: plan.Plan, made: Mapping[str, Any], receip
     finally:
         present.say(ENDING)
         receipt.denied(watch.rows())
+
+
+def _work(engine: Engine, planned: plan.Plan, journal: Journal) -> record.Record | None:
+    """Note, before there is a container, what goes in and where its work goes; None without a project."""
+    if not planned.project:
+        return None
+    homing = planned.homing
+    work = record.Record(
+        launch=journal.owner.launch,
+        agent=planned.agent,
+        slug=planned.slug,
+        kind=homing.kind,
+        folder=planned.cwd,
+        repository=homing.repository,
+        workspace=planned.workspace,
+        engine=engine.identity,
+    )
+    _note(work)
+    return work
+
+
+def _session_begins(journal: Journal, work: record.Record) -> None:
+    """Note that there may be work from now on."""
+    begun = work.with_(began=True)
+    journal.session_begins(begun)
+    _note(begun)
+
+
+def _note(work: record.Record) -> None:
+    try:
+        record.write(work)
+    except OSError as problem:
+        log.log_warn(f"cannot note where the work goes: {reason(problem)}: only this start can bring it home")
 
 
 def _show_plan(planned: plan.Plan, stage_dir: str) -> None:

@@ -18,8 +18,11 @@ from claude_bottle.lib.broker_image import docker_build_broker
 from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import workspace
+from claude_bottle.lib.home import branches
+from claude_bottle.lib.home.record import GIT, Record
+from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.host.state import state_folder
@@ -43,6 +46,7 @@ class Launch:
     values: bytes  # the session's, secrets among them
     injected: Mapping[str, str]  # what the broker puts in, by variable
     test: SelfTest = AT_START
+    work: Record | None = None  # with a project
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,18 @@ def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
     return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
 
 
+def mark_work(launch: Launch, agent: Container, _files: None) -> Work[Record | None]:
+    """Note how the bottle's repository is before the session, so that what is new is known afterwards."""
+    work = launch.work
+    if not work or work.kind != GIT:
+        return work
+    try:
+        return (yield from branches.mark(Source(launch.engine, agent.identity, True), work))
+    except BottleError as problem:
+        log.log_warn(f"{problem.message}; its work comes home whole, or is kept")
+        return work
+
+
 def prepare(
     launch: Launch,
     agent: Container,
@@ -235,6 +251,7 @@ STEPS = (  # in the order in which they are told
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),
     Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
     Step(("agent",), "files", copy_workspace, "working directory"),
+    Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
         ("agent", "sidecar", "watch", "internal", "egress"),
         "proof",

@@ -14,11 +14,13 @@ from contextlib import suppress
 
 from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item
-from claude_bottle.lib.teardown.owner import place_here
+from claude_bottle.lib.teardown.journal import new_launch
+from claude_bottle.lib.teardown.owner import owner_here, place_here
 
 PATIENCE_SECONDS = 180.0  # a launcher brings the work home, and has a minute for its teardown
 TALK_SECONDS = 5.0
@@ -106,14 +108,24 @@ def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
     mine = inventory.of_launch(bottle.owner.launch) if bottle.owner.launch else ("--filter", f"id={bottle.identity}")
     for kind, every in ((CONTAINER, ["-a"]), (NETWORK, [])):
         there = yield from inventory.find(engine, kind, [*every, *mine])
+        there = yield from _brought_home(engine, [item for item in there if not item.is_kept])
         failure = yield from _remove(engine, kind, [item.identity for item in there])
         if failure:
             log.log_warn(f"could not remove what is left of {bottle.name}: {failure}", lines=True)
             return True
+        bring.after_removal(there, ())
     failure = yield from inventory.remove_volumes(engine, bottle.owner.launch)
     if failure:
         log.log_warn(f"could not remove a volume of {bottle.name}: {failure}", lines=True)
     return bool(failure)
+
+
+def _brought_home(engine: Engine, items: list[Item]) -> Work[list[Item]]:
+    """Bring home the work that is in containers; it comes to those that may be removed now."""
+    owner = owner_here(new_launch(), os.getpid())
+    outcome = yield from bring.before_removal(engine, items, owner, bring.HURRIED_SECONDS)
+    outcome.tell()
+    return [item for item in items if item.identity not in outcome.stay]
 
 
 def _remove(engine: Engine, kind: str, identities: list[str]) -> Work[str]:

@@ -182,6 +182,10 @@ class FakeDocker(FakeEngine):
         """Run this shell script in place of claude; its status is the session's."""
         (self.folder / "session.sh").write_text(script)
 
+    def workspace(self, folder: Path) -> None:
+        """Let this folder stand for a bottle's workspace, where its repository is looked at."""
+        (self.folder / "workspace").write_text(str(folder))
+
     def during_build(self, script: str) -> None:
         """Run this shell script in each build."""
         (self.folder / "build.sh").write_text(script)

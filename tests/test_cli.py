@@ -12,7 +12,7 @@ from claude_bottle.cli.commands import commands
 from claude_bottle.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json]"
+OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
 OPTION = re.compile(r"^  (-[^<\n]*?)( <[\w ]+>)?  +\S.{8,}$", re.MULTILINE)
 USAGE = f"usage: cli.sh start {OPTIONS} <agent> [-- <claude args>]\n"
 
@@ -76,6 +76,11 @@ def test_the_list_has_every_command() -> None:
     assert set(COMMANDS) == set(commands.commands)
     listed = cli("help").stderr.decode()
     assert re.findall(r"^  (\S+) +\S", listed, re.MULTILINE) == list(COMMANDS) == sorted(COMMANDS)
+
+
+def test_the_readme_has_every_command_in_its_table() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z]+)", " ".join(rows))) == list(COMMANDS)
 
 
 def test_the_version_is_data() -> None:

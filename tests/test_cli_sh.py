@@ -103,7 +103,7 @@ class Parts:
             (self.tools / tool).chmod(0o755)
         self.python = link(folder / "python", installation(folder / "installation"))
         self.wheels = folder / "wheels"
-        words = ["-m", "pip", "download", "--quiet", "--require-hashes", "-r", ROOT / "requirements.lock"]
+        words = ["-m", "pip", "download", "--quiet", "--require-hashes", "-r", ROOT / "requirements-top.lock"]  # all
         subprocess.run([sys.executable, *words, "-d", self.wheels], check=True, capture_output=True, timeout=300)
 
 
@@ -444,6 +444,15 @@ def test_a_venv_whose_python_has_gone_is_made_anew(tmp_path: Path, parts: Parts)
     checkout.works(True)
     checkout.works(False)
     assert checkout.names() == [old, f"{old}+"]
+
+
+def test_top_has_packages_of_its_own_that_it_installs_on_its_first_use(checkout: Checkout) -> None:
+    for first in (True, False):
+        status, err = checkout.use(checkout.root / "cli.sh", "top")
+        assert status == 1 and err.startswith(f"{LINE * first}claude-bottle: error: top needs a terminal\n"), err
+    checkout.works(True)
+    checkout.works(False)
+    assert len(checkout.names()) == 2
 
 
 def test_a_copy_of_the_script_alone_says_what_is_missing(checkout: Checkout) -> None:

@@ -19,6 +19,7 @@ from tests.sweep import Run, until
 
 CONTEXT = {".dockerignore", "Dockerfile", "Dockerfile.broker"}
 BUILD_SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+LOCKS = {"requirements-dev.lock", "requirements-top.lock"}
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 WHEEL = (*PIP, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir")
 
@@ -100,6 +101,13 @@ def test_the_installed_command_shows_its_usage_and_an_agent(tmp_path: Path, inst
     assert info.returncode == 0 and re.search("agent *: a\n", info.stderr), info.stderr
 
 
+def test_top_says_what_it_lacks_where_only_the_others_packages_are(tmp_path: Path, installed: Path) -> None:
+    bottle = Run(tmp_path)
+    done = run([installed / "claude-bottle", "top"], bottle.cwd, bottle.env)
+    assert done.returncode == 1 and "error: top needs the Python package textual\n" in done.stderr, done.stderr
+    assert "in a checkout" in done.stderr and "pip install '.[top]'" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["cli", "lib"])
 def test_nothing_of_ours_is_importable_under_a_common_name(tmp_path: Path, installed: Path, name: str) -> None:
     done = run([installed / "python", "-I", "-c", f"import {name}"], tmp_path, dict(os.environ))
@@ -126,3 +134,12 @@ def test_an_installed_launcher_that_is_killed_is_cleaned_up_after(tmp_path: Path
     bottle.words = [installed / "claude-bottle", "start", "-y", "a"]
     bottle.kill_during("agent create")
     assert until(lambda: bottle.leftovers() == []), bottle.leftovers()
+
+
+def test_every_lock_has_what_the_program_needs_in_the_same_versions() -> None:
+    def pinned(name: str) -> set[str]:
+        return set(re.findall(r"^[a-z][\w.-]*==\S+", (ROOT / name).read_text(), re.MULTILINE))
+
+    needed = pinned("requirements.lock")
+    assert needed and all(pinned(name) >= needed for name in LOCKS)
+    assert any(pin.startswith("textual==") for pin in pinned("requirements-top.lock") - needed)

@@ -67,6 +67,7 @@ class Seen(Run):
         if self.child:
             self.child.terminate()
             self.child.communicate(timeout=60)
+            self.child = None
 
 
 @pytest.fixture
@@ -162,6 +163,47 @@ def test_what_an_earlier_boot_has_left_is_not_listed_and_goes(run: Seen) -> None
     run.fake.session("")
     assert run.command("start", "-y", "a").returncode == 0
     assert [path.name for path in run.launches.iterdir()] == [odd.name]
+
+
+OPENED = {"event": "tunnel_open", "method": "CONNECT", "target": "api.test:443", "time": "2026-01-02T03:04:05Z"}
+
+
+def test_a_running_bottles_log_is_read_by_line_by_host_and_as_it_comes(run: Seen) -> None:
+    opened = json.dumps(OPENED).encode() + b"\n"
+    run.session(opened, *[denied(HOST)] * 12, denied("b\x1b[31m.test"), b"no json\n", times=12, then="exec sleep 60")
+    child = run.launch("12]")
+    lines = run.command("logs", "a").stdout.splitlines()
+    assert lines[0].split("\t") == [OPENED["time"], "tunnel_open", "CONNECT", "api.test", ""]
+    assert [line.split("\t")[1:] for line in lines[1:13]] == [["denied", "CONNECT", HOST, "not listed"]] * 12
+    done = run.command("logs", "--denied", str(run.told()["container"]))
+    assert done.stdout.splitlines()[0] == LINE.strip().removeprefix("claude-bottle: ") and "\x1b" not in done.stdout
+    rows = [json.loads(line) for line in run.command("logs", "--denied", "--json", "a").stdout.splitlines()]
+    wanted = {"host": HOST, "reason": "not listed", "times": 12, "allow": f'bottles.b.egress.allowlist += "{HOST}"'}
+    assert rows[0] == wanted and len(rows) == 2
+    following = subprocess.Popen(
+        [*run.program, "logs", "--denied", "-f", "--json", "a"], cwd=run.cwd, env=run.env, stdout=subprocess.PIPE
+    )
+    assert following.stdout
+    assert [json.loads(following.stdout.readline())["host"] for _ in range(13)][-2:] == [HOST, "b\x1b[31m.test"]
+    with open(run.says, "ab") as says:
+        says.write(opened + denied("late.test"))
+    late = json.loads(following.stdout.readline())
+    assert (late["host"], late["denied"], late["method"]) == ("late.test", "not listed", "CONNECT")
+    child.terminate()
+    assert following.communicate(timeout=60)[0] == b"" and following.returncode == 0
+
+
+def test_what_another_launcher_was_refused_is_counted_in_the_log(run: Seen) -> None:
+    run.session(*[denied(HOST)] * 12, times=12, then="exec sleep 60")
+    run.launch("12]")
+    env = {**run.env, "XDG_STATE_HOME": str(run.tmp.parent / "elsewhere")}
+    done = subprocess.run([*run.program, "logs", "--denied", "a"], cwd=run.cwd, env=env, capture_output=True, text=True)
+    assert done.stdout == f'denied: {HOST} (12 times); to allow: bottles.NAME.egress.allowlist += "{HOST}"\n', done
+
+
+def test_the_log_of_what_does_not_run_is_an_error(run: Seen) -> None:
+    done = run.command("logs", "nobody")
+    assert done.returncode == 1 and "no bottle of 'nobody' runs" in done.stderr
 
 
 def test_a_word_about_a_form_that_there_is_not_is_refused(run: Seen) -> None:

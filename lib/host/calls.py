@@ -54,6 +54,20 @@ class Call:
     heard: Callable[[str, bytes], None] | None = None
 
 
+@dataclass(frozen=True)
+class Pipe:
+    """Two calls that have not begun, the first of which says to the second what nobody holds in memory.
+
+    Attributes:
+        source: its stdout is not listened to.
+        sink: what reads that, or the descriptor of a file that takes it; both calls may be as long as their own bounds
+            let them.
+    """
+
+    source: Call
+    sink: Call | int
+
+
 class Talk:
     """A call under way: fed, and listened to, one ready descriptor at a time.
 
@@ -61,20 +75,33 @@ class Talk:
         call: to begin.
         attached: it stays: its first word on stdout is its answer, and of what it says later only the end is kept.
         word: that is its answer, in place of the first.
+        stdin: a descriptor that it reads, in place of what it is fed.
+        stdout: a descriptor that it writes to, in place of being listened to.
     """
 
-    def __init__(self, call: Call, attached: bool = False, word: bytes = b"") -> None:
+    def __init__(
+        self,
+        call: Call,
+        attached: bool = False,
+        word: bytes = b"",
+        *,
+        stdin: int = run.PIPE,
+        stdout: int = run.PIPE,
+    ) -> None:
         self.call = call
         self.problem: BaseException | None = None
         self._attached, self._word, self._spoken, self._late = attached, word, False, False
         self._data, self._unsent = iter(call.stdin), b""
-        self.process: Process = run.piped(call.program, call.words, call.env, alone=not call.shown, stays=attached)
+        self.process: Process = run.piped(
+            call.program, call.words, call.env, alone=not call.shown, stays=attached, stdin=stdin, stdout=stdout
+        )
         self._begin()
 
     def _begin(self) -> None:
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        os.set_blocking(self.process.stdin.fileno(), False)
-        self._names = {self.process.stdout.fileno(): OUT, self.process.stderr.fileno(): ERR}
+        if self.process.stdin:
+            os.set_blocking(self.process.stdin.fileno(), False)
+        streams = {OUT: self.process.stdout, ERR: self.process.stderr}
+        self._names = {stream.fileno(): name for name, stream in streams.items() if stream}
         self._open = set(self._names)
         self._said = {OUT: b"", ERR: b""}
         self._pieces: dict[str, list[bytes]] = {OUT: [], ERR: []}
@@ -91,6 +118,11 @@ class Talk:
         """Whether nobody has to wait any more."""
         over = self.problem is not None or self.ended or self._late
         return over or self._spoken or self.call.needless()
+
+    @property
+    def ruined(self) -> bool:
+        """Whether it will not end well."""
+        return self.problem is not None or self._late or bool(self.ended and self.process.poll())
 
     def look(self) -> float:
         """Run the check; return when to look again at the latest."""
@@ -187,9 +219,13 @@ class Talk:
                 stream.close()
         err = self.said(ERR)
         if timed_out:
-            name, seconds = run.call_name(self.call.words), self.call.seconds
-            err += f"docker {name} gave no answer within {seconds:.0f} s".encode()
+            err += f"{self._title} gave no answer within {self.call.seconds:.0f} s".encode()
         return Result(status or int(timed_out), self.said(OUT), err, timed_out)
+
+    @property
+    def _title(self) -> str:
+        program = os.path.basename(self.call.program)
+        return f"docker {run.call_name(self.call.words)}" if program == "docker" else program
 
     def kill(self) -> None:
         """End it without a word: politely asked, an attached client would pass the signal on."""
@@ -199,9 +235,78 @@ class Talk:
         self.close()
 
 
+class Joined:
+    """The two calls of a pipe under way; it answers when both have, or one fails.
+
+    Args:
+        pipe: to begin.
+    """
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.call = pipe.source
+        if isinstance(pipe.sink, int):
+            self._talks = [Talk(pipe.source, stdout=pipe.sink)]
+            return
+        read_end, write_end = os.pipe()
+        try:
+            self._talks = [Talk(pipe.source, stdout=write_end)]
+            self._talks.append(Talk(pipe.sink, stdin=read_end))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+
+    @property
+    def problem(self) -> BaseException | None:
+        return next((talk.problem for talk in self._talks if talk.problem), None)
+
+    @property
+    def ended(self) -> bool:
+        return all(talk.ended for talk in self._talks)
+
+    @property
+    def answered(self) -> bool:
+        """Whether nobody has to wait any more: the source of a sink that has ended has nobody to talk to."""
+        return all(talk.answered for talk in self._talks) or any(talk.ruined for talk in self._talks)
+
+    def look(self) -> float:
+        """Run the checks; return when to look again at the latest."""
+        return min(talk.look() for talk in self._talks)
+
+    def wants(self) -> tuple[set[int], list[int]]:
+        """Return the descriptors to read from, and to write to."""
+        wants = [talk.wants() for talk in self._talks]
+        return set[int]().union(*(fds for fds, _ in wants)), [fd for _, fds in wants for fd in fds]
+
+    def move(self, ready: set[int], writing: set[int]) -> None:
+        """Take and give what is possible now."""
+        for talk in self._talks:
+            talk.move(ready, writing)
+
+    def show(self) -> None:
+        """Write nothing: nobody watches what goes through a pipe."""
+
+    def close(self) -> Result:
+        """End what has not ended; the answer is a failure where one of the two is, with the words of both."""
+        talks = [*reversed(self._talks)]  # the sink first
+        culprits = [talk for talk in talks if talk.ruined]  # the other one is only ended
+        results = {talk: talk.close() for talk in talks}
+        told = [results[talk] for talk in culprits or talks]
+        err = b"\n".join(result.err.rstrip() for result in told if result.err.strip())
+        status = next((result.status for result in (*told, *results.values()) if result.status), 0)
+        return Result(status, results[talks[0]].out, err, any(result.timed_out for result in told))
+
+
+def begin(wish: Call | Pipe) -> Talk | Joined:
+    """Begin what has been yielded."""
+    return Joined(wish) if isinstance(wish, Pipe) else Talk(wish)
+
+
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
-Wish = Call | Talk
+Wish = Call | Pipe | Talk
 Work = Generator[Wish, Result, T]  # what does several calls, and comes to something
 
 _attached: list[Talk] = []
@@ -232,7 +337,7 @@ def catch_up() -> None:
         _serve((), end)
 
 
-def _serve(talks: Collection[Talk], deadline: float = math.inf) -> None:
+def _serve(talks: Collection[Talk | Joined], deadline: float = math.inf) -> None:
     """Wait once, for any of some talks or for a deadline; what is attached is served with them."""
     if any([talk.answered for talk in talks]):
         return
@@ -268,7 +373,7 @@ class Crew(Generic[Key]):
 
     def __init__(self, voice: Callable[[Key], AbstractContextManager[Any]] = lambda key: nullcontext()) -> None:
         self._voice = voice
-        self._under_way: dict[Key, tuple[Work[Any], Talk]] = {}
+        self._under_way: dict[Key, tuple[Work[Any], Talk | Joined]] = {}
         self._leaving: set[Key] = set()
         self._ended: list[tuple[Key, Outcome[Any]]] = []
 
@@ -296,7 +401,7 @@ class Crew(Generic[Key]):
         ended, self._ended = self._ended, []
         return ended
 
-    def _answer(self, key: Key, work: Work[Any], talk: Talk) -> None:
+    def _answer(self, key: Key, work: Work[Any], talk: Talk | Joined) -> None:
         del self._under_way[key]
         result = talk.close()
         self._resume(
@@ -321,7 +426,7 @@ class Crew(Generic[Key]):
                 wish = go_on()
                 while key not in self._leaving:
                     try:
-                        self._under_way[key] = (work, wish if isinstance(wish, Talk) else Talk(wish))
+                        self._under_way[key] = (work, wish if isinstance(wish, Talk) else begin(wish))
                         return
                     except Exception as problem:  # no process can be had
                         wish = work.throw(problem)

@@ -23,6 +23,7 @@ CHANGE_SECONDS = 60.0
 SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
 STOP_SECONDS = 5.0
 
+PIPE = subprocess.PIPE
 Process = subprocess.Popen[bytes]
 Check = Callable[[], float]  # may raise, and returns a time of ``time.monotonic()``
 
@@ -187,7 +188,16 @@ def call_name(words: Sequence[str]) -> str:
     return " ".join(words[:2] if words[0] in groups else words[:1])
 
 
-def piped(program: str, words: Sequence[str], env: Mapping[str, str], *, alone: bool, stays: bool) -> Process:
+def piped(
+    program: str,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    alone: bool,
+    stays: bool,
+    stdin: int = PIPE,
+    stdout: int = PIPE,
+) -> Process:
     """Start a program that is fed and listened to through pipes.
 
     Args:
@@ -196,10 +206,20 @@ def piped(program: str, words: Sequence[str], env: Mapping[str, str], *, alone: 
         env: its whole environment.
         alone: in a session of its own, so that a Ctrl-C cannot cut a create in half.
         stays: its end is not what a reaper waits for.
+        stdin: a descriptor in place of a pipe of ours.
+        stdout: likewise.
     """
     inherited = tuple(fd for watcher in watchers for fd in watcher.inherited) if alone and not stays else ()
-    pipe = subprocess.PIPE
-    return spawn(program, words, env, stdin=pipe, stdout=pipe, stderr=pipe, new_session=alone, pass_fds=inherited)
+    return spawn(
+        program,
+        words,
+        env,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        new_session=alone,
+        pass_fds=inherited,
+    )
 
 
 def foreground(

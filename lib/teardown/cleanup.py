@@ -183,7 +183,8 @@ class Teardown:
             return
         self._answered()
         for item in sorted(there, key=_turn):
-            self._remove_item(item)
+            if item.identity not in self.journal.kept:
+                self._remove_item(item)
         self._strike_out(kind)
 
     def _remove_volumes(self) -> None:

@@ -24,10 +24,19 @@ IMAGE_LABEL = f"{PREFIX}image"
 AGENT = "agent"
 SIDECAR = "sidecar"
 BROKER = "broker"
+PACKER = "packer"  # opens what is left of a bottle
 INTERNAL = "internal"
 EGRESS = "egress"
-KINDS = {AGENT: CONTAINER, BROKER: CONTAINER, SIDECAR: CONTAINER, INTERNAL: NETWORK, EGRESS: NETWORK}
+KINDS = {
+    AGENT: CONTAINER,
+    BROKER: CONTAINER,
+    SIDECAR: CONTAINER,
+    PACKER: CONTAINER,
+    INTERNAL: NETWORK,
+    EGRESS: NETWORK,
+}
 ROLES = tuple(KINDS)  # in the order in which they are removed
+KEPT_PREFIX = "claude-bottle-kept."  # of what holds work that is to come home yet; no agent's name has a dot
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
 
@@ -59,6 +68,11 @@ class Item:
     def ours(self) -> bool:
         """Whether it is the launcher's, or has a name like those of the shell's own things."""
         return bool(self.role) or self.name.startswith(SHELL_NAMES)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it holds work that could not come home: only who has asked for it removes it."""
+        return self.role == AGENT and self.name.startswith(KEPT_PREFIX)
 
     @property
     def is_agents(self) -> bool:

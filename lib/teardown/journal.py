@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.home.record import Record, load
 from claude_bottle.lib.teardown.inventory import KINDS
 from claude_bottle.lib.teardown.owner import Owner
 
@@ -66,6 +67,8 @@ class Journal:
     children: set[int] = field(default_factory=set)
     terminal: str = ""
     engine: Engine | None = None
+    work: Record | None = None
+    kept: set[str] = field(default_factory=set)
 
     def on_engine(self, engine: Engine) -> None:
         """Note the engine that things are made on."""
@@ -114,6 +117,24 @@ class Journal:
         (self.children.add if alive else self.children.discard)(pid)
         self._tell(child=[pid, alive])
 
+    def session_begins(self, work: Record) -> None:
+        """Note that there may be work from now on.
+
+        Args:
+            work: where it is, and where it goes.
+        """
+        self.work = work
+        self._tell(work=work.dump())
+
+    def keep(self, entry: Entry) -> None:
+        """Note that a thing stays, with work that could not come home; ``kept`` has its id."""
+        self._tell(keep=self.entries.index(entry))
+        self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        entry.gone = True
+        self.kept.add(entry.identity)
+
     def saved_terminal(self, state: str) -> None:
         """Note how the terminal was, or with an empty text that it is so again."""
         self.terminal = state
@@ -143,6 +164,10 @@ class Journal:
         elif "child" in what:
             pid, alive = what["child"]
             (self.children.add if alive else self.children.discard)(pid)
+        elif "work" in what:
+            self.work = load(what["work"])
+        elif "keep" in what:
+            self._keep(self.entries[what["keep"]])
         elif "terminal" in what:
             self.terminal = what["terminal"]
         elif "engine" in what:

@@ -14,6 +14,7 @@ from typing import Any
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import reason
+from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.locks import locked
@@ -21,8 +22,8 @@ from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.cleanup import remove_folder
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
-from claude_bottle.lib.teardown.journal import STAGE
-from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from
+from claude_bottle.lib.teardown.journal import STAGE, new_launch
+from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, owner_here
 
 FOLDER = "folder"
 STAGE_PREFIX = "claude-bottle-stage."
@@ -48,7 +49,7 @@ def find_stale(engine: Engine, parent: str) -> Work[list[Item]]:
     found += yield from inventory.find(engine, NETWORK, _LABELLED)
     found += stages(parent)
     dead = dead_launches(item.owner for item in found)
-    return [item for item in found if item.owner.launch in dead]
+    return [item for item in found if item.owner.launch in dead and not item.is_kept]
 
 
 def stages(parent: str) -> Iterator[Item]:
@@ -88,6 +89,9 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
     Returns:
         Work that comes to what is still there.
     """
+    home = yield from bring.before_removal(engine, items, owner_here(new_launch(), os.getpid()), bring.HURRIED_SECONDS)
+    home.tell()
+    items = [item for item in items if item.identity not in home.stay]
     kept: dict[str, str] = {}
     for kind in (CONTAINER, NETWORK):
         identities = [item.identity for item in items if item.kind == kind]
@@ -96,6 +100,7 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
     for item in items:
         problem = remove_folder(item.name) if item.kind == FOLDER else ""
         kept |= {item.identity: problem} if problem else {}
+    bring.after_removal(items, kept)
     _tell(items, kept)
     return [item for item in items if item.identity in kept]
 

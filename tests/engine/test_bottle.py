@@ -242,10 +242,20 @@ process.on('exit', () => console.log(answers));
 MUCH = 2_000_000  # bytes; a sidecar stops serving when nobody has taken the first million or so
 
 
+def denied(desk: Desk) -> list[tuple[str, int]]:
+    """Return the hosts that a running bottle was denied, and how often."""
+    lines = desk.run("logs", "--denied", "--json", AGENT).stdout.splitlines()
+    return [(row["host"], row["times"]) for row in map(json.loads, lines)]
+
+
 def test_a_sidecar_that_says_much_is_listened_to(shell: Desk) -> None:
     with session(shell) as child:
         assert ask(child, f"timeout 100 node -e {shlex.quote(ASKS)} || echo too late") == "6000\n"
         assert len(docker("logs", container("sidecar"))) > MUCH
+        until(lambda: denied(shell) == [("refused.test", 6000)])
+        (mine,) = (one for one in json.loads(shell.run("list", "active", "--json").stdout) if one["agent"] == AGENT)
+        assert (mine["state"], mine["folder"]) == ("running", str(shell.cwd)) and mine["memory"] > 0
+        assert mine["denied"] == [{"host": "refused.test", "reason": "not listed", "times": 6000}]
         began = time.monotonic()
     assert time.monotonic() - began < 15 and leftovers(shell) == []
 

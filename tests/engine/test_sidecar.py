@@ -119,8 +119,11 @@ SENDS = "head -c {size} /dev/zero | curl -s -o /dev/null -H content-type:text/pl
 def test_what_was_refused_for_its_size_is_told_after_the_session(shell: Desk) -> None:
     url = "https://api.anthropic.com/v1/messages"
     sends = "".join(SENDS.format(size=size, url=url) for size in (MOST_SENT + 1, 1000, MOST_SENT + 1))
-    done = shell.run("start", "-y", AGENT, stdin=sends + "exit 3\n")
+    done = shell.run("start", "-y", AGENT, stdin=sends + "curl -s https://Registry.test/\n" * 2 + "exit 3\n")
     assert done.returncode == 3, done.stderr
+    allow = 'bottles.box.egress.allowlist += "registry.test"'
+    assert f"claude-bottle: denied: registry.test (2 times); to allow: {allow}\n" in done.stderr
+    assert done.stderr.count("denied: ") == 1
     lines = [line for line in done.stderr.splitlines() if "refused for its size" in line]
     size = f"more than {MOST_SENT >> 20} MiB sent"
     assert lines == [f"claude-bottle: refused for its size: api.anthropic.com ({size}), 2 times"]

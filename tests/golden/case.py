@@ -37,6 +37,8 @@ HELP = re.compile(r"\A(usage: .+\n)\n(?!Commands:\n)(?s:.+)")
 START = re.compile(
     r"^(usage: \S+ start (?:\[--[a-z-]+\] ){3})(?:\[.+\] )*(<agent>) \[-- <claude args>\]$", re.MULTILINE
 )
+# What entry 150 adds to a plan with a project.
+WORK = re.compile(r"^claude-bottle: work             : (comes home|does not come home) .+\n", re.MULTILINE)
 # Likewise in that of list (171).
 LIST = re.compile(r"^(usage: \S+ list \[agents\|active) \[--json\](\])$", re.MULTILINE)
 # What is said behind an error that doctor looks into (205).
@@ -130,10 +132,11 @@ def expected(case: Case) -> dict[str, str]:
 def without_additions(said: dict[str, str]) -> dict[str, str]:
     """Return what the port said without what is declared to be beside the shell's own words everywhere.
 
-    Entry 120 adds to a plan, 130 to a start, 133 to its seals, 200 to the help of a command, 205 to an error; the list
-    of commands, and the usage lines of start and list, have what the shell has not.
+    Entries 120 and 150 add to a plan, 130 to a start, 133 to its seals, 200 to the help of a command, 205 to an error;
+    the list of commands, and the usage lines of start and list, have what the shell has not.
     """
-    err = SEALS.sub(r"\g<1>9 of 9\2", BROKER.sub("", TRAFFIC.sub("", DOCTOR.sub("", said["stderr"]))))
+    err = TRAFFIC.sub("", WORK.sub("", DOCTOR.sub("", said["stderr"])))
+    err = SEALS.sub(r"\g<1>9 of 9\2", BROKER.sub("", err))
     err = LIST.sub(r"\1\2", START.sub(r"\1\2", HELP.sub(r"\1", err)))
     return {**said, "stderr": COMMANDS.sub(_shells_own, err)}
 

@@ -1,0 +1,186 @@
+"""The work of a bottle's repository comes home as branches of the host's (kind ``git``)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.lib import docker, log
+from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.home import heads
+from claude_bottle.lib.home.heads import Heads
+from claude_bottle.lib.home.quarantine import Bounds, Repository
+from claude_bottle.lib.home.record import Record
+from claude_bottle.lib.home.source import Source, close_source, open_source
+from claude_bottle.lib.host.calls import ERR, OUT, Call, Work
+from claude_bottle.lib.teardown.owner import Owner
+
+PROGRAM = Path(__file__).with_name("work.pl")
+MARK, LIST, PACK = "mark", "list", "pack"
+SILENT_SECONDS = 900.0  # of git in a bottle, which may have many files to read
+TRIES = 5  # to find a place that is free, while others look too
+EVERY_SECONDS = 3.0
+LONGEST_LINE = 200  # characters of what a bottle gives for a reason
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What has come home.
+
+    Attributes:
+        record: of the bottle, as it is now.
+        said: a line for the user; empty where there was nothing new.
+    """
+
+    record: Record
+    said: str = ""
+
+
+class _Answer:
+    """What the bottle says, as far as it is worth hearing."""
+
+    def __init__(self) -> None:
+        self.said, self.long = b"", False
+
+    def hear(self, stream: str, data: bytes) -> None:
+        if stream == OUT:
+            self.long = self.long or len(self.said) + len(data) > heads.MOST_BYTES
+            self.said += b"" if self.long else data
+
+
+def _program(
+    source: Source, record: Record, task: str, folder: str, haves: Sequence[str] = (), answer: _Answer | None = None
+) -> Call:
+    """Return the call of the one program that looks at a repository; it is fed, and nothing there steers it."""
+    words = ["/usr/bin/perl", "-t", "-", task, folder, record.workspace, record.slug, record.head, record.tree]
+    home = os.path.dirname(record.workspace)
+    call = docker.helper(source.container, words, user="node", flags=["-i"], variables=[f"HOME={home}"])
+    fed = [PROGRAM.read_bytes(), b"__END__\n", *(f"{have}\n".encode() for have in haves)]
+    return source.engine.call(
+        call,
+        seconds=SILENT_SECONDS,
+        stdin=fed,
+        heard=answer.hear if answer else None,
+        needless=lambda: bool(answer and answer.long),
+    )
+
+
+def look(source: Source, record: Record, task: str, folder: str, haves: Sequence[str] = ()) -> Work[Heads]:
+    """Ask a bottle what there is to bring.
+
+    Args:
+        source: that runs.
+        record: of the bottle.
+        task: MARK for what there is, LIST for what is new.
+        folder: for what the program keeps, in the bottle.
+        haves: commits that the host has.
+
+    Raises:
+        BottleError: it does not say, or says what cannot be.
+    """
+    answer = _Answer()
+    done = yield _program(source, record, task, folder, haves, answer)
+    if not done.ok:
+        lines = [line.strip()[:LONGEST_LINE] for line in done.failure.splitlines() if line.strip()]
+        raise BottleError(f"the bottle's repository cannot be read: {'; '.join(lines[-2:]) or 'no reason was given'}")
+    return heads.parse(answer.said)
+
+
+def mark(source: Source, record: Record) -> Work[Record]:
+    """Note how the bottle's repository is before a session; it comes to the record with that.
+
+    Raises:
+        BottleError: it cannot be read.
+    """
+    found = yield from look(source, record, MARK, _folder())
+    return record.with_(head=found.head, tree=found.tree)
+
+
+def _folder() -> str:
+    return f"/tmp/claude-bottle-work-{secrets.token_hex(8)}"
+
+
+def bring(source: Source, record: Record, owner: Owner, bounds: Bounds) -> Work[Brought]:
+    """Bring home what the bottle's repository has and the host's has not.
+
+    Args:
+        source: where that is.
+        record: of the bottle.
+        owner: whose a helper is.
+        bounds: how much, and how long.
+
+    Raises:
+        BottleError: it cannot be had, or is not taken.
+        OSError: the host's repository cannot be written to.
+    """
+    opened = yield from open_source(source, record, owner)
+    try:
+        brought = yield from _bring(opened, record, bounds)
+    except Exception:  # not where nobody goes on
+        yield from close_source(source, opened)
+        raise
+    yield from close_source(source, opened)
+    return brought
+
+
+def _bring(source: Source, record: Record, bounds: Bounds) -> Work[Brought]:
+    repository = Repository(record.repository, bounds)
+    haves = yield from repository.tips()
+    folder = _folder()
+    found = yield from look(source, record, LIST, folder, [*filter(None, [record.head]), *haves])
+    now = record.with_(head=found.head, tree=found.tree)
+    if not found.tips:
+        return Brought(now)
+    try:
+        yield from repository.take(_program(source, record, PACK, folder), _Progress().hear)
+        new = yield from repository.new(found.tips)
+        fresh = Heads(
+            found.head,
+            found.tree,
+            found.work if found.work in new else "",
+            tuple((name, tip) for name, tip in found.branches if tip in new),
+        )
+        if not fresh.tips:
+            return Brought(now)
+        repository.move_in()
+        place, made = yield from _refs(repository, record.slug, fresh)
+    finally:
+        repository.leave()
+    return Brought(now, _told(record, place, made, max(new.values())))
+
+
+def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, list[str]]]:
+    for _ in range(TRIES):
+        place = heads.free_place(slug, (yield from repository.refs()))
+        refs = list(heads.names(place, fresh))
+        if (yield from repository.create(refs)):
+            return place, [name for name, _ in refs]
+    raise BottleError(f"no branch can be made below {heads.PREFIX.removeprefix('refs/heads/')}: one is in the way")
+
+
+def _told(record: Record, place: str, made: Sequence[str], count: int) -> str:
+    """Return the line with what came home, and with the command to look at it."""
+    names = [name.removeprefix("refs/heads/") for name in made]
+    others = f" and {len(names) - 1} more below {place.removeprefix('refs/heads/')}/" if len(names) > 1 else ""
+    commits = "1 commit" if count == 1 else f"{count} commits"
+    command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}"])
+    return f"work came home: {names[0]}{others} ({commits}); to look: {command}"
+
+
+class _Progress:
+    """Says now and then how far git is, to a user at a terminal."""
+
+    def __init__(self) -> None:
+        self.due = time.monotonic() + EVERY_SECONDS
+
+    def hear(self, stream: str, data: bytes) -> None:
+        if stream == ERR and os.isatty(log.STDERR) and time.monotonic() >= self.due:
+            lines = [line for line in data.replace(b"\r", b"\n").decode("utf-8", "replace").split("\n") if ":" in line]
+            for line in lines[-1:]:
+                log.log_info(f"bringing the work home: {line.strip()}")
+            self.due = time.monotonic() + EVERY_SECONDS

@@ -1,0 +1,189 @@
+#!/usr/bin/perl
+# What a bottle's repository has to bring home; fed to perl on stdin, with what it has to know behind the program's end.
+# `list` says it, in lines; `pack` gives the objects, which `list` has left a note of in the temporary folder.
+# Of the repository no hook and no monitor runs. Its filters do, as for whoever works in the bottle: without those of
+# large files every one of these would look changed. Nobody outside believes any of it.
+use strict;
+use warnings;
+no warnings 'taint';
+use POSIX ();
+
+my ($task, $folder, $workspace, $slug, $old_head, $old_tree) = @ARGV;
+my ($git) = grep { -x } qw(/usr/bin/git /usr/local/bin/git);
+fail('there is no git in the bottle') unless $git;
+my @SETTINGS = map { ('-c', $_) } qw(core.hooksPath=/dev/null core.fsmonitor=false core.untrackedCache=false
+    core.fsync=none core.quotePath=false gc.auto=0 maintenance.auto=false safe.directory=* protocol.allow=never
+    advice.addEmbeddedRepo=false i18n.commitEncoding=UTF-8);
+# New files go into one pack, not into a file each; those that were large are not held in memory by anybody later.
+my @ADDING = map { ('-c', $_) } qw(core.bigFileThreshold=1 core.compression=1 pack.compression=1 core.safecrlf=false);
+my @PACKING = map { ('-c', $_) } qw(core.bigFileThreshold=128m pack.compression=1);
+
+$ENV{PATH} = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+$ENV{LC_ALL} = 'C.UTF-8';
+$ENV{$_} = 1 for qw(GIT_NO_LAZY_FETCH GIT_NO_REPLACE_OBJECTS GIT_LFS_SKIP_SMUDGE);
+$ENV{$_} = 0 for qw(GIT_TERMINAL_PROMPT GIT_OPTIONAL_LOCKS);
+for my $who (qw(AUTHOR COMMITTER)) {
+    $ENV{"GIT_${who}_NAME"} = "claude-bottle $slug";
+    $ENV{"GIT_${who}_EMAIL"} = 'claude-bottle@localhost';
+}
+
+chdir $workspace or fail("cannot go to $workspace: $!");
+my $top = said('rev-parse', '--show-toplevel') // fail('there is no repository in the workspace');
+chdir $top or fail("cannot go to $top: $!");
+my $common = absolute(said('rev-parse', '--git-common-dir') // fail('there is no repository in the workspace'));
+my $new = "$folder/objects";
+$ENV{GIT_ALTERNATE_OBJECT_DIRECTORIES} = "$common/objects";
+$ENV{GIT_OBJECT_DIRECTORY} = $new;
+my @partial = (said('config', 'extensions.partialClone') // q{}) eq q{} ? () : ('--exclude-promisor-objects');
+
+if ($task eq 'pack') {
+    my $status = run("$folder/revs", undef, @PACKING, 'pack-objects', '--revs', '--thin', '--stdout',
+        '--delta-base-offset', '-q', @partial);
+    drop();
+    POSIX::_exit($status ? 1 : 0);
+}
+list();
+
+sub fail {
+    my ($text) = @_;
+    print STDERR "$text\n";
+    POSIX::_exit(1);
+}
+
+sub drop {
+    system '/bin/rm', '-rf', '--', $folder;
+}
+
+sub absolute {
+    my ($path) = @_;
+    return $path =~ m{^/} ? $path : "$top/$path";
+}
+
+# Opens a file under a number: perl's own STDIN is the program that it reads.
+sub lay {
+    my ($number, $how, $path) = @_;
+    my $fd = POSIX::open($path, $how, oct 600) // POSIX::_exit(126);
+    POSIX::dup2($fd, $number) // POSIX::_exit(126);
+    POSIX::close($fd) if $fd != $number;
+}
+
+# Runs git, with files for stdin and stdout; returns its status.
+sub run {
+    my ($in, $out, @words) = @_;
+    my $child = fork // fail("cannot fork: $!");
+    if ($child == 0) {
+        lay(0, POSIX::O_RDONLY(), $in // '/dev/null');
+        lay(1, POSIX::O_WRONLY() | POSIX::O_CREAT() | POSIX::O_TRUNC(), $out) if defined $out;
+        exec { $git } $git, @SETTINGS, @words or POSIX::_exit(126);
+    }
+    waitpid $child, 0;
+    return $?;
+}
+
+# Returns the first line of what git says, undef where it fails.
+sub said {
+    my (@words) = @_;
+    open my $pipe, '-|', $git, @SETTINGS, @words or return;
+    my $line = <$pipe>;
+    1 while <$pipe>;
+    close $pipe or return;
+    chomp $line if defined $line;
+    return $line // q{};
+}
+
+sub write_lines {
+    my ($target, @lines) = @_;
+    open my $out, '>', $target or fail("cannot write $target: $!");
+    print $out map { "$_\n" } @lines;
+    close $out or fail("cannot write $target: $!");
+}
+
+sub each_line {
+    my ($source, $do) = @_;
+    open my $in, '<', $source or return;
+    while (my $line = <$in>) {
+        chomp $line;
+        $do->($line);
+    }
+}
+
+sub must {
+    my ($what, $found) = @_;
+    return $found // fail("git $what failed in the bottle");
+}
+
+# The working tree as git would commit it, in an index of our own: that of the repository stays as it is.
+sub working_tree {
+    my $index = absolute(must('rev-parse', said('rev-parse', '--git-path', 'index')));
+    local $ENV{GIT_INDEX_FILE} = "$folder/index";
+    if (-e $index) {
+        system('/bin/cp', '--', $index, "$folder/index") == 0 or fail('cannot copy the index');
+    }
+    my @words = ('add', '-A', '--ignore-errors');
+    # Left out are the files of a checkout that is sparse; an earlier git does not know the word.
+    my $status = run(undef, "$folder/said", @ADDING, @words, '--sparse', '--', '.');
+    $status = run(undef, "$folder/said", @ADDING, @words, '--', '.') if $status >> 8 == 129;
+    print STDERR "some files could not be read\n" if $status >> 8 == 1;
+    fail('git add failed in the bottle') if $status && $status >> 8 != 1;
+    return must('write-tree', said('write-tree', '--missing-ok'));
+}
+
+sub commit_of {
+    my ($head, $tree) = @_;
+    my @parent = $head ? ('-p', $head) : ();
+    return must('commit-tree', said('commit-tree', @parent, '-m', "What was not committed in the bottle of $slug", $tree));
+}
+
+# Those of the host's commits that are here too: nothing that they lead to has to be brought.
+sub known {
+    my @found;
+    write_lines("$folder/asked", map { "$_^{commit}" } grep { /^[0-9a-f]+$/ } @_);
+    run("$folder/asked", "$folder/answered", 'cat-file', '--batch-check=%(objectname) %(objecttype)');
+    each_line("$folder/answered", sub { push @found, $1 if $_[0] =~ /^([0-9a-f]+) commit$/ });
+    return @found;
+}
+
+sub list {
+    my @haves = <main::DATA>;
+    chomp @haves;
+    umask 077;
+    mkdir $folder or fail("cannot make $folder: $!");
+    mkdir $new or fail("cannot make $new: $!");
+    my $head = said('rev-parse', '-q', '--verify', 'HEAD^{commit}') // q{};
+    my $own = said('symbolic-ref', '-q', 'HEAD') // q{};
+    my $tree = working_tree();
+    my $work = q{};
+    if ($task eq 'list' && ($head ne $old_head || $tree ne $old_tree)) {
+        my $committed = $head ? said('rev-parse', "$head^{tree}") // q{} : q{};
+        my $empty = !$head && $tree eq (said('hash-object', '-t', 'tree', '/dev/null') // q{});
+        $work = $tree eq $committed ? $head : $empty ? q{} : commit_of($head, $tree);
+    }
+    my @lines = ('claude-bottle-work 1', ($head ? "head $head" : ()), "tree $tree");
+    push @lines, branches($work, $own, @haves) if $task eq 'list';
+    print map { "$_\n" } @lines, 'end';
+    drop() if !grep { /^(?:work|branch) / } @lines;
+}
+
+# The lines of what has commits that the host has not.
+sub branches {
+    my ($work, $own, @haves) = @_;
+    my (%tips, %new, @lines);
+    my @form = ('--format=%(objectname) %(objecttype) %(refname)', 'refs/heads');
+    fail('git for-each-ref failed in the bottle') if run(undef, "$folder/refs", 'for-each-ref', @form);
+    each_line("$folder/refs", sub {
+        my ($tip, $type, $name) = split / /, $_[0], 3;
+        $tips{$name} = $tip if $type eq 'commit' && $name ne $own;
+    });
+    my @known = known(@haves);
+    write_lines("$folder/revs", grep({ length } $work, values %tips), map { "^$_" } @known);
+    my %wanted = map { $_ => 1 } $work, values %tips;
+    my $status = run("$folder/revs", "$folder/commits", 'rev-list', '--stdin', @partial);
+    fail('git rev-list failed in the bottle') if $status;
+    each_line("$folder/commits", sub { $new{$_[0]} = 1 if $wanted{$_[0]} });
+    push @lines, "work $work" if $work && $new{$work};
+    for my $name (sort keys %tips) {
+        push @lines, "branch $tips{$name} " . $name =~ s{^refs/heads/}{}r if $new{$tips{$name}};
+    }
+    write_lines("$folder/revs", (map { (split / /)[1] } @lines), map { "^$_" } @known);
+    return @lines;
+}

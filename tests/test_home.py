@@ -1,0 +1,226 @@
+"""How the work of a session comes home, seen from the host: with the fake engine, and git on both sides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.sweep import Run, until
+from tests.test_project import git, write
+
+WORK = "claude-bottle/a-1/work"
+
+
+class Bottle(Run):
+    """A start with --cwd of a repository, and a folder that stands for the bottle's workspace."""
+
+    def __init__(self, folder: Path, bounds: dict[str, float] | None = None) -> None:
+        super().__init__(folder, bounds)
+        self.inside, self.state = folder / "inside", self.home / ".local" / "state" / "claude-bottle" / "work"
+        git(self.cwd, "init", "-q")
+        write(self.cwd, a="one\n")
+        git(self.cwd, "add", ".")
+        git(self.cwd, "commit", "-qm", "first")
+        subprocess.run(["cp", "-a", self.cwd, self.inside], check=True)
+        self.fake.workspace(self.inside)
+        self.before = self.snapshot()
+
+    def session(self, script: str) -> None:
+        who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b"
+        self.fake.session(f"set -e\ncd '{self.inside}'\n{who}\n{script}")
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return what no session may change: the checkout, the index, HEAD, the settings, the other refs."""
+        found = {}
+        for path in sorted(self.cwd.rglob("*")):
+            name = path.relative_to(self.cwd).as_posix()
+            ours = "/claude-bottle" in name or name.startswith((".git/objects", ".git/logs/refs/heads/claude-bottle"))
+            if path.is_file() and not ours:
+                found[name] = path.read_bytes()
+        return found
+
+    def refs(self) -> list[str]:
+        return git(self.cwd, "for-each-ref", "--format=%(refname:short)", "refs/heads/claude-bottle").split()
+
+    def show(self, what: str) -> str:
+        return git(self.cwd, "show", what)
+
+    def ends(self, status: int = 0, *words: str) -> str:
+        """Run a start to its end; return what it said."""
+        self.words = [*self.words[:-1], *words, "a"]
+        _, err = self.begin().communicate(timeout=60)
+        assert "Traceback" not in err and self.snapshot() == self.before, err
+        assert not list((self.cwd / ".git" / "objects").glob("tmp_objdir*")), err
+        return err
+
+    def kept(self) -> list[str]:
+        return sorted(path.name for path in self.state.glob("*/*")) if self.state.exists() else []
+
+
+@pytest.fixture
+def bottle(tmp_path: Path) -> Bottle:
+    return Bottle(tmp_path)
+
+
+def test_commits_and_files_come_home_as_branches_and_nothing_else_changes(bottle: Bottle) -> None:
+    bottle.session("""
+        echo two > a; git commit -qam second
+        git branch side; git checkout -q -b other; echo x > x; git add x; git commit -qm x; git checkout -q main
+        echo three >> a; mkdir -p new; echo n > new/n; echo no > ignored; echo ignored > .gitignore
+        printf '#!/bin/sh\\necho ran >> ../ran\\n' > .git/hooks/post-index-change; chmod +x .git/hooks/post-index-change
+    """)
+    err = bottle.ends()
+    assert bottle.refs() == ["claude-bottle/a-1/heads/other", "claude-bottle/a-1/heads/side", WORK]
+    assert bottle.show(f"{WORK}:a") == "two\nthree\n" and bottle.show(f"{WORK}:new/n") == "n\n"
+    assert git(bottle.cwd, "ls-tree", "--name-only", WORK).split() == [".dockerignore", ".gitignore", "a", "new"]
+    assert git(bottle.cwd, "log", "--format=%an %s", f"main..{WORK}").splitlines() == [
+        "claude-bottle a What was not committed in the bottle of a",
+        "a second",
+    ]
+    told = f"work came home: {WORK} and 2 more below claude-bottle/a-1/ (3 commits); to look: git -C {bottle.cwd} log"
+    assert told in err
+    assert not (bottle.inside.parent / "ran").exists()
+    assert (bottle.leftovers(), bottle.kept()) == ([], [])
+
+
+def test_nothing_new_says_nothing_even_where_something_was_not_committed_before(tmp_path: Path) -> None:
+    bottle = Bottle(tmp_path)
+    write(bottle.inside, a="not committed\n", new="nor this\n")
+    err = bottle.ends()
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], [])
+    assert "work came home" not in err
+    assert "work             : comes home as branches claude-bottle/a-N/... of " in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_work_comes_home_whatever_ends_the_launcher(tmp_path: Path, number: signal.Signals) -> None:
+    bottle = Bottle(tmp_path, {})
+    within = tmp_path / "within"
+    bottle.session(f"echo two > a; touch {within}; exec sleep 100")
+    child = bottle.begin()
+    assert until(within.exists)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert until(lambda: bottle.leftovers() == [] and bottle.refs() == [WORK]), (err, bottle.leftovers())
+    assert bottle.show(f"{WORK}:a") == "two\n" and bottle.snapshot() == bottle.before
+    told = err if number == signal.SIGTERM else bottle.note()  # nobody was there to read it otherwise
+    assert f"work came home: {WORK}" in told
+    assert until(lambda: bottle.kept() == [])
+
+
+EVIL = r"""
+    inner=$(printf '100644 blob %s\tconfig\n' $(echo x | git hash-object -w --stdin) | git mktree)
+    tree=$(printf '040000 tree %s\t.git\n' $inner | git mktree)
+    git update-ref refs/heads/evil $(git commit-tree $tree -p HEAD -m evil)
+"""
+MENDED = "git update-ref -d refs/heads/evil; git config x.y z; rm -f .git/hooks/*; echo mended > a"
+
+
+def test_refused_objects_are_kept_unopened_and_can_be_tried_again(bottle: Bottle) -> None:
+    bottle.session(EVIL + "echo two > a")
+    err = bottle.ends()
+    (raw,) = bottle.state.glob("*/work.tar")
+    assert "warning: the work of a did not come home: git index-pack: " in err and "hasDotgit" in err
+    assert f"it is kept in {raw}; to try again: ./cli.sh bring a" in err
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], ["session.json", "work.tar"])
+    again = bottle.command("bring", "a")
+    assert again.returncode == 1 and "hasDotgit" in again.stderr and bottle.leftovers() == []
+    assert (bottle.refs(), bottle.kept()) == ([], ["session.json", "work.tar"])
+    subprocess.run(["sh", "-c", f"cd '{bottle.inside}'; {MENDED}"], check=True)
+    subprocess.run(
+        ["tar", "-cf", raw, "-C", bottle.inside.parent, "--transform", "s/^inside/workspace/", "inside"], check=True
+    )
+    again = bottle.command("bring", "a")
+    assert (again.returncode, bottle.refs(), bottle.kept(), bottle.leftovers()) == (0, [WORK], [], []), again.stderr
+    assert bottle.show(f"{WORK}:a") == "mended\n"
+    assert bottle.command("bring", "a").returncode == 1  # there is nothing any more
+
+
+def test_a_repository_that_git_does_not_read_is_kept_unopened(bottle: Bottle) -> None:
+    bottle.session("printf '%s refs/heads/../../hooks/x\\n' $(git rev-parse HEAD) >> .git/packed-refs; echo two > a")
+    err = bottle.ends()
+    assert "did not come home: the bottle's repository cannot be read: " in err and "work.tar; to try again" in err
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], ["session.json", "work.tar"])
+
+
+def test_without_a_place_the_container_stays_stopped_and_is_not_swept(bottle: Bottle) -> None:
+    bottle.session(EVIL + "echo two > a")
+    bottle.fake.fault("agent read#2: no space left on device")
+    err = bottle.ends()
+    (box,) = [box for box in bottle.fake.containers() if box["name"].startswith("claude-bottle-kept.a.")]
+    assert box["status"] == "exited" and f"it is kept in container '{box['name']}'" in err
+    assert bottle.leftovers() == [box["name"]]
+    for words in (("cleanup", "--stale", "--yes"), ("start", "-y", "a")):
+        done = bottle.command(*words)
+        assert bottle.leftovers() == [box["name"]], done.stderr
+    subprocess.run(["sh", "-c", f"cd '{bottle.inside}'; {MENDED}"], check=True)
+    done = bottle.command("bring", "a")
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), done.stderr
+
+
+def test_bring_while_the_session_runs_brings_what_is_new_since(tmp_path: Path) -> None:
+    bottle = Bottle(tmp_path)
+    first, second, go = (tmp_path / name for name in ("first", "second", "go"))
+    wait = "while [ ! -e {} ]; do sleep 0.05; done"
+    bottle.session(f"echo two > a; touch {first}; {wait.format(go)}; echo three > a; touch {second}; exec sleep 100")
+    child = bottle.begin()
+    assert until(first.exists)
+    done = bottle.command("bring", "a")
+    assert f"work came home: {WORK} (1 commit)" in done.stderr, done.stderr
+    again = bottle.command("bring", "claude-bottle-a-2")
+    assert "nothing new in claude-bottle-a-2" in again.stderr
+    go.touch()
+    assert until(second.exists)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert "work came home: claude-bottle/a-2/work" in err and bottle.leftovers() == []
+    assert [bottle.show(f"claude-bottle/a-{number}/work:a") for number in (1, 2)] == ["two\n", "three\n"]
+    assert bottle.kept() == []
+
+
+def test_without_a_wish_nothing_comes_home(bottle: Bottle) -> None:
+    bottle.session("echo two > a; git commit -qam second")
+    err = bottle.ends(0, "--no-bring")
+    assert "work             : does not come home (--no-bring)" in err
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([], [], [])
+
+
+def dead_bottle(tmp_path: Path, status: str) -> Bottle:
+    """Return a bottle whose launcher and reaper were killed amid the session, running still or stopped."""
+    bottle = Bottle(tmp_path, {})
+    within = tmp_path / "within"
+    bottle.session(f"echo two > a; touch {within}; exec sleep 100")
+    child = bottle.begin()
+    assert until(within.exists)
+    reapers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(child.pid)], capture_output=True, text=True).stdout
+    for pid in map(int, reapers.split()):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"reaper.py" in command:
+            os.kill(pid, signal.SIGKILL)
+    os.killpg(child.pid, signal.SIGKILL)  # and the client of its session
+    child.communicate(timeout=60)
+    (name,) = [
+        box["name"]
+        for box in bottle.fake.containers()
+        if box["labels"].get("claude-bottle.role") == "agent" and box["name"] in bottle.leftovers()
+    ]
+    if status == "exited":
+        bottle.fake.end(name, 137)
+    return bottle
+
+
+@pytest.mark.parametrize("status", ["running", "exited"])
+@pytest.mark.parametrize("words", [("start", "-y", "a"), ("cleanup", "--stale", "--yes")])
+def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
+    tmp_path: Path, status: str, words: tuple[str, ...]
+) -> None:
+    bottle = dead_bottle(tmp_path, status)
+    bottle.fake.session("true")
+    done = bottle.command(*words)
+    assert bottle.refs() == [WORK] and f"work came home: {WORK}" in done.stderr, done.stderr
+    assert bottle.show(f"{WORK}:a") == "two\n"
+    assert (bottle.leftovers(), bottle.kept()) == ([], [])
