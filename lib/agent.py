@@ -156,7 +156,7 @@ def _trust(certificate: bytes) -> Iterator[bytes]:
 def _told(plan: Plan) -> Iterator[bytes]:
     """Yield what the agent is told of its box; nothing in the bottle can change it."""
     if not plan.settings.no_note:
-        told = policy(plan, plan.workspace if plan.request.with_cwd else "", plan.work)
+        told = policy(plan, plan.workdir if plan.request.with_cwd else "", plan.work)
         yield from tarstream.member(POLICY_FILE[1:], policy_text(told), mode=0o644, owner=0)
         yield from tarstream.member(NOTE_FILE[1:], note(told, POLICY_FILE), mode=0o644, owner=0)
 

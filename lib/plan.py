@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -103,7 +102,13 @@ class Plan(Grants):
 
     @property
     def workdir(self) -> str:
-        return self.workspace if self.request.with_cwd else self.settings.bottle_home
+        return self.project_folder if self.request.with_cwd else self.settings.bottle_home
+
+    @property
+    def project_folder(self) -> str:
+        """Where the working directory goes: the workspace, or where it is in the repository that this is then."""
+        prefix = self.project.prefix if self.project else ""
+        return f"{self.workspace}/{prefix}" if prefix else self.workspace
 
     @property
     def prompt_path(self) -> str:
@@ -278,7 +283,8 @@ class _Draft:
         with self.gathered:
             skills.skills_check(self.settings.host_home, self.skills)
         with self.gathered:
-            self.workspace = project.look(self.cwd) if self.request.with_cwd else None
+            if self.request.with_cwd:
+                self.workspace = project.look(self.cwd, may_build=not self.settings.derived_image)
         if not self.found.checks.problems("agents", self.agent, "bottle"):
             self._check_bottle()
         self.gathered.fail(manifest.manifest_unknown_keys(self.found, self.agent, self.bottle))
@@ -359,8 +365,8 @@ class _Draft:
         )
 
     def _homing(self) -> Homing:
-        within = self.workspace.git if self.workspace else ""
-        return look(os.path.join(self.cwd, within) if within else "", wanted=not self.request.no_bring)
+        repository = self.workspace.host_git if self.workspace else ""
+        return look(repository, wanted=not self.request.no_bring, seen=not self.settings.derived_image)
 
     def warnings(self) -> Iterator[str]:
         yield from self.found.warnings
@@ -443,6 +449,8 @@ def _print_project(plan: Plan, workspace: project.Project) -> None:
     if plan.settings.derived_image:
         log.labelled("derived image", f"{plan.settings.derived_image} (from {plan.cwd})")
     else:
-        log.labelled("workspace", f"{plan.workspace} (from {plan.cwd})")
+        log.labelled("workspace", f"{plan.project_folder} (from {plan.cwd})")
+    if workspace.repository:
+        log.labelled("  git", f"{workspace.repository.described}; the bottle's repository is one of its own")
     if workspace.left_out:
         log.labelled("  left out", f"{len(workspace.left_out)} tracked files, by {project.IGNORE}; not deleted to git")

@@ -61,7 +61,7 @@ def value_words(plan: Plan) -> Iterator[str]:
     """
     yield from (f"once={name}" for name in plan.once)
     if plan.request.with_cwd:
-        yield f"folder={plan.workspace}"
+        yield f"folder={plan.workdir}"
 
 
 def claude_words(plan: Plan) -> list[str]:
@@ -84,7 +84,7 @@ def session_words(plan: Plan, container: str, streams: str) -> list[str]:
     """
     words = exec_words(streams, {entry.name for entry in plan.entries})  # what the manifest sets is the manifest's
     if plan.request.with_cwd:
-        words += ["-w", plan.workspace]
+        words += ["-w", plan.workdir]
     return [*words, container, SESSION_PROGRAM, VALUES_FILE, *claude_words(plan)]
 
 

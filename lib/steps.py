@@ -197,7 +197,7 @@ def set_up_ssh(launch: Launch, agent: Container, sidecar: Container) -> Work[Non
 
 def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
     """Have the working directory in the bottle, if it was asked for."""
-    return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name)
+    return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name, launch.work)
 
 
 def mark_work(launch: Launch, agent: Container, _files: None) -> Work[Record | None]:

@@ -13,6 +13,7 @@ import pytest
 from claude_bottle.lib.doctor.holes import holes, parts, version
 from claude_bottle.lib.doctor.room import registry, repository
 from claude_bottle.lib.env import DEFAULT_PIPELOCK_IMAGE, SUBNET_POOL_VARIABLE
+from claude_bottle.lib.home.record import FILE, GIT, RAW, Record
 from claude_bottle.lib.teardown.owner import Owner, place_here
 
 from tests.conftest import ROOT
@@ -140,6 +141,16 @@ def test_what_killed_launches_have_left_is_counted_and_stays(tmp_path: Path) -> 
     (each,) = findings(run, 0)["leftovers"]
     assert (each["state"], each["mend"]) == ("warning", "cli.sh cleanup --stale") and "2 containers" in each["text"]
     assert len(run.fake.containers()) == 2
+
+
+def test_work_that_could_not_come_home_is_named_with_or_without_an_engine(tmp_path: Path) -> None:
+    run = desk(tmp_path, down=True)
+    place = run.home / ".local" / "state" / "claude-bottle" / "work" / DEAD.launch
+    place.mkdir(parents=True)
+    told = Record(DEAD.launch, "a", "a", GIT, "/project", "/project/.git", "/w", "FAKE:ENGINE", kept=RAW)
+    (place / FILE).write_text(json.dumps(told.dump()))
+    (each,) = findings(run, 1)["kept work"]
+    assert each["mend"] == "cli.sh bring a" and "/project" in each["text"]
 
 
 def test_every_agents_problems_are_named_once_with_the_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sweep import Run, until
+from tests.terminal import Terminal
 from tests.test_project import git, write
 
 WORK = "claude-bottle/a-1/work"
@@ -224,3 +225,25 @@ def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
     assert bottle.refs() == [WORK] and f"work came home: {WORK}" in done.stderr, done.stderr
     assert bottle.show(f"{WORK}:a") == "two\n"
     assert (bottle.leftovers(), bottle.kept()) == ([], [])
+
+
+def test_cleanup_brings_home_before_it_removes_and_leaves_what_cannot_come(tmp_path: Path) -> None:
+    for name, script, refs in (("good", "echo two > a", [WORK]), ("evil", EVIL, [])):
+        bottle = Bottle(tmp_path / name, {})
+        within = tmp_path / name / "within"
+        bottle.session(f"{script}\ntouch {within}; exec sleep 100")
+        if name == "evil":
+            for number in (2, 3):  # the cleanup's, and the launcher's, whose session ends with its container
+                bottle.fake.fault(f"agent read#{number}: no space left on device")
+        child = bottle.begin()
+        assert until(within.exists)
+        terminal = Terminal([*bottle.program, "cleanup"], bottle.cwd, bottle.env)
+        terminal.until("remove all of the above?")
+        terminal.type("y\n")
+        assert terminal.wait() == (name == "evil"), terminal.said
+        child.communicate(timeout=60)
+        assert bottle.refs() == refs, terminal.said
+        kept = [box["name"] for box in bottle.fake.containers() if "kept" in box["name"]]
+        assert len(kept) == (name == "evil") and all(
+            f"it is kept in container '{box}'" in terminal.said for box in kept
+        )

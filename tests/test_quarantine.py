@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.home import heads, quarantine
+from claude_bottle.lib.home import branches, heads, quarantine
 from claude_bottle.lib.home.quarantine import Bounds, Repository
-from claude_bottle.lib.host.calls import Call, perform
+from claude_bottle.lib.host.calls import Call, Work, perform
 
 from tests.test_project import git, write
 
@@ -257,3 +258,61 @@ def test_branches_get_names_that_harm_nobody() -> None:
 def test_what_is_no_list_is_refused(words: bytes) -> None:
     with pytest.raises(BottleError):
         heads.parse(words)
+
+
+def test_a_bottle_that_talks_without_end_is_not_listened_to(bottle: Bottle) -> None:
+    """What it says beside the pack, and what takes its time, costs no memory and has an end."""
+    tip = bottle.commit(bottle.tree((BLOB, bottle.blob("x"), "b")))
+    (bottle.other / "pack").write_bytes(bottle.pack([tip]))
+    chatty = f"head -c 50000000 /dev/zero >&2; cat '{bottle.other}/pack'"
+    heard: list[int] = []
+    source = Call("/bin/sh", ["-c", chatty], dict(os.environ), 60, heard=lambda stream, data: heard.append(len(data)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bottle.take_from(source, [tip])
+    assert sum(heard) == 50_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KiB
+
+    def over() -> float:
+        raise BottleError("it took longer")
+
+    with pytest.raises(BottleError, match="longer"):
+        bottle.take_from(Call("/bin/sleep", ["100"], dict(os.environ), 60, check=over), [tip])
+    assert not list((bottle.host / ".git" / "objects").glob("tmp_objdir*"))
+
+
+def test_a_shallow_and_a_partial_host_take_what_is_new(bottle: Bottle, tmp_path: Path) -> None:
+    git(bottle.other, "config", "uploadpack.allowFilter", "true")
+    for number, words in enumerate((["--depth=1"], ["--filter=blob:none", "--no-checkout"])):
+        host = tmp_path / f"host-{number}"
+        git(tmp_path, "clone", "-q", *words, f"file://{bottle.other}", str(host))
+        bottle.host = host
+        tip = bottle.commit(
+            bottle.tree((BLOB, bottle.blob("x"), "b"), (BLOB, git(bottle.other, "rev-parse", "HEAD:a").strip(), "c"))
+        )
+        bottle.take(bottle.pack([tip]), [tip])
+        assert git(host, "rev-parse", "claude-bottle/a-1/work").strip() == tip
+
+
+def test_who_comes_second_to_a_place_takes_the_next(bottle: Bottle, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(str(bottle.host / ".git"), Bounds(seconds=60))
+    looked: list[list[str]] = []
+    look = Repository.refs
+
+    def refs(self: Repository) -> Work[list[str]]:
+        found = yield from look(self)
+        looked.append(found)
+        if len(looked) == 1:  # the other one comes between the look and the making
+            git(bottle.host, "branch", "claude-bottle/a-1/work")
+        return found
+
+    monkeypatch.setattr(Repository, "refs", refs)
+    fresh = heads.Heads("", "", bottle.first, ())
+    place, made = perform(branches._refs(repository, "a", fresh))
+    assert (place, made) == ("refs/heads/claude-bottle/a-2", ["refs/heads/claude-bottle/a-2/work"])
+
+
+def test_a_branch_in_the_way_of_all_of_ours_is_named(bottle: Bottle) -> None:
+    git(bottle.host, "branch", "claude-bottle")
+    repository = Repository(str(bottle.host / ".git"), Bounds(seconds=60))
+    with pytest.raises(BottleError, match="one is in the way"):
+        perform(branches._refs(repository, "a", heads.Heads("", "", bottle.first, ())))

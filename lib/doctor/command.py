@@ -41,6 +41,7 @@ def doctor(environ: Mapping[str, str], cwd: str, program: str, as_json: bool) ->
     found = [host.python(), host.screen(environ), host.token(environ), *host.folders(environ)]
     engine, said = _reach(environ, found)
     found += manifests.manifests(environ, cwd, Facts.of(said), program)
+    found += room.kept_work(program)
     if engine:
         found += [*engine_checks.confinement(said), engine_checks.clock(said), engine_checks.disk(engine, said)]
         found += _ask(engine, env.read_settings(environ), program)

@@ -13,6 +13,7 @@ from claude_bottle.lib.doctor.finding import OK, PROBLEM, WARNING, Finding
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import Settings
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.home.record import records
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.teardown import inventory, sweep
 
@@ -118,6 +119,20 @@ def leftovers(engine: Engine, program: str) -> Work[list[Finding]]:
         return [Finding("leftovers", OK, f"none; {running} bottle{'s' * (running != 1)} running")]
     text = f"{', '.join(_counted(item.kind for item in stale))} of launches that were killed"
     return [Finding("leftovers", WARNING, text, f"{program} cleanup --stale")]
+
+
+def kept_work(program: str) -> list[Finding]:
+    """Look for work that could not come home."""
+    kept = [record for record in records() if record.kept]
+    return [
+        Finding(
+            "kept work",
+            WARNING,
+            f"of {each.agent}, from {each.folder}: kept as {each.kept}",
+            f"{program} bring {each.agent}",
+        )
+        for each in kept
+    ]
 
 
 def _counted(kinds: Iterable[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from claude_bottle.lib.host import wait
 
@@ -12,10 +13,40 @@ _SKIP_WORKTREE = 0x4000  # of the extended flags
 _SPLIT = b"link"
 _STAT_BYTES = 40  # times, device, inode, mode, owner, size
 _LOOK_EVERY = 4096  # entries, between two looks at the signals
+_KIND, _GITLINK = 0o170000, 0o160000
+_MODE_AT = 24  # in an entry
+
+
+class Entry(NamedTuple):
+    """What an index says of a path.
+
+    Attributes:
+        path: from the repository's root on.
+        is_submodule: whether it is one.
+        is_marked: whether it is in conflict, or already marked skip-worktree.
+    """
+
+    path: str
+    is_submodule: bool
+    is_marked: bool
 
 
 def tracked(data: bytes, hash_bytes: int = 20) -> list[str]:
     """Return the paths that an index has, without those that are in conflict or already marked skip-worktree.
+
+    Args:
+        data: the file.
+        hash_bytes: length of the repository's object ids.
+
+    Raises:
+        ValueError: see ``entries``.
+        Interrupted: a signal asks to stop.
+    """
+    return [entry.path for entry in entries(data, hash_bytes) if not entry.is_marked]
+
+
+def entries(data: bytes, hash_bytes: int = 20) -> list[Entry]:
+    """Return what an index has; a path in conflict more than once.
 
     Args:
         data: the file.
@@ -34,13 +65,14 @@ def tracked(data: bytes, hash_bytes: int = 20) -> list[str]:
         raise ValueError("the index ends early") from None
 
 
-def _entries(data: bytes, version: int, count: int, hash_bytes: int) -> list[str]:
-    at, path, found = 12, b"", []
+def _entries(data: bytes, version: int, count: int, hash_bytes: int) -> list[Entry]:
+    at, path = 12, b""
+    found: list[Entry] = []
     for number in range(count):
         if number % _LOOK_EVERY == 0:
             wait.check_signals()
         begin, at = at, at + _STAT_BYTES + hash_bytes
-        (flags,) = struct.unpack_from(">H", data, at)
+        (mode,), (flags,) = struct.unpack_from(">I", data, begin + _MODE_AT), struct.unpack_from(">H", data, at)
         (more,) = struct.unpack_from(">H", data, at + 2) if flags & _EXTENDED else (0,)
         at += 4 if flags & _EXTENDED else 2
         kept, at = _kept(data, at, path) if version == 4 else (b"", at)
@@ -50,11 +82,12 @@ def _entries(data: bytes, version: int, count: int, hash_bytes: int) -> list[str
         path, at = kept + data[at:end], end + 1
         if version < 4:  # padded with one to eight NULs
             at = begin + (end - begin) // 8 * 8 + 8
-        if not flags & _STAGE and not more & _SKIP_WORKTREE:
-            found.append(path)
+        is_marked = bool(flags & _STAGE or more & _SKIP_WORKTREE)
+        name = path.decode("utf-8", "surrogateescape")
+        found.append(Entry(name, mode & _KIND == _GITLINK, is_marked))
     if _SPLIT in _extensions(data, at, hash_bytes):
         raise ValueError("a split index")
-    return [path.decode("utf-8", "surrogateescape") for path in found]
+    return found
 
 
 def _kept(data: bytes, at: int, path: bytes) -> tuple[bytes, int]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.files import dockerignore, git_index
-from claude_bottle.lib.files.walk import plain_file
+from claude_bottle.lib.files import dockerignore, repository
+from claude_bottle.lib.files.repository import GIT, MAX_CONFIG, Repository, read
+from claude_bottle.lib.host.git import git_find
 
 IGNORE = ".dockerignore"
-GIT = ".git"
-MAX_IGNORE, MAX_CONFIG, MAX_INDEX = 1 << 20, 1 << 20, 1 << 28  # bytes
+MAX_IGNORE = 1 << 20  # bytes
+SHOWN = 3
 
 # What holds credentials by its nature, or only with such a text in it.
 _CREDENTIALS: tuple[tuple[str, bytes], ...] = (
@@ -47,7 +49,9 @@ _ENV_SAMPLE = re.compile(r"\.env.*\.(example|sample|template|dist|defaults?)")
 _GIT_TOKEN = re.compile(
     rb"(?im)https?://(?:[^/\s\"@:]*:[^/\s\"@]+|[^/\s\"@:]{20,}:?)@|^\s*extraheader\s*=\s*\"?authorization"
 )
-_SHA256 = re.compile(rb"(?im)^\s*objectformat\s*=\s*sha256")
+
+
+_EXCLUDES = re.compile(rb"(?im)^\s*excludesfile\s*=\s*(.+?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ class Project:
     Attributes:
         folder: as the user gave it.
         rules: of its .dockerignore.
-        git: where its repository is, from the folder on; empty without one.
-        refused: where a .git leads that leaves the folder; empty without one.
+        git: where its repository is, from the folder on; empty without one, or with ``repository``.
+        refused: why a repository does not go in that it seems to have; empty without one.
         unread: why the repository's index is not read; empty where it is, or not needed.
         left_out: the tracked files that are there and do not go in, so that git would take them for deleted.
+        repository: that it belongs to, where it is not whole in the folder: the bottle gets one of its own.
+        severed: the submodules whose repositories are elsewhere, and do not go in.
     """
 
     folder: str
@@ -69,6 +75,18 @@ class Project:
     refused: str = ""
     unread: str = ""
     left_out: tuple[str, ...] = ()
+    repository: Repository | None = None
+    severed: tuple[str, ...] = ()
+
+    @property
+    def host_git(self) -> str:
+        """The folder of the host's repository that has the branches; empty without one that goes in."""
+        return self.repository.common if self.repository else self._path(self.git) if self.git else ""
+
+    @property
+    def prefix(self) -> str:
+        """Where the folder is in its repository; empty for its root."""
+        return self.repository.prefix if self.repository else ""
 
     @property
     def links(self) -> dict[str, str]:
@@ -77,6 +95,8 @@ class Project:
 
     def choose(self, path: str, is_folder: bool) -> tuple[bool, bool]:
         """Say what goes in: what docker's rules leave, and the repository in any case (``walk.Choose``)."""
+        if self.repository and (path == GIT or path in self._severed_files):
+            return False, False
         goes_in, is_entered = self.choose_git(path, is_folder)
         if not goes_in:
             goes_in = not self.rules.excludes(path)
@@ -88,6 +108,10 @@ class Project:
         inside = bool(self.git) and (path in (GIT, self.git) or path.startswith(f"{self.git}/"))
         return inside, inside or self.git.startswith(f"{path}/")
 
+    @cached_property
+    def _severed_files(self) -> frozenset[str]:
+        return frozenset(f"{path}/{GIT}" for path in self.severed)
+
     def warnings(self, home: str) -> list[str]:
         """Return what the user should know before it goes in.
 
@@ -96,7 +120,8 @@ class Project:
         """
         said = []
         if self.refused:
-            said.append(f"{GIT} is a link to {self.refused}, outside {self.folder}: it stays a link, not followed")
+            said.append(self.refused)
+        said += self._repository_warnings()
         found = list(self._credentials(home))
         if found:
             said.append(f"the bottle gets what may hold credentials: {', '.join(found)}")
@@ -104,6 +129,18 @@ class Project:
             what = f"tracked files that {IGNORE} leaves out look deleted in the bottle"
             said.append(f"{GIT}/index is not read ({self.unread}): {what}")
         return said
+
+    def _repository_warnings(self) -> Iterator[str]:
+        if self.severed:
+            more = ", ..." if len(self.severed) > SHOWN else ""
+            names = ", ".join(self.severed[:SHOWN]) + more
+            yield f"work on submodules does not come home, since their repositories do not go in: {names}"
+        alternates = self.repository.alternates if self.repository else ()
+        for gone in (each for each in alternates if not os.path.isdir(each)):
+            yield f"{GIT} has objects in {gone}, which is not there: what needs them will fail"
+        folder = self.host_git
+        if folder and repository.is_partial(folder):
+            yield "the clone is partial: what it lacks git fetches, and in the bottle only from hosts that it may reach"
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self.folder, *parts)
@@ -132,7 +169,7 @@ class Project:
 
     def _holds(self, path: str, wanted: re.Pattern[bytes]) -> bool:
         try:
-            return bool(wanted.search(_read(self._path(path), MAX_CONFIG) or b""))
+            return bool(wanted.search(read(self._path(path), MAX_CONFIG) or b""))
         except ValueError:
             return False
 
@@ -145,31 +182,12 @@ def _is_real(path: str) -> bool:
     return stat.S_ISDIR(kind) or stat.S_ISREG(kind)
 
 
-def _read(path: str, most: int, *, follow: bool = False) -> bytes | None:
-    """Return what a plain file holds, or None where there is none.
-
-    Raises:
-        ValueError: it is something else, too large, or cannot be read; with the reason.
-    """
-    try:
-        with plain_file(path, follow=follow) as file:
-            data = file.read(most + 1)
-    except FileNotFoundError:
-        if os.path.lexists(path):
-            raise ValueError("a link to nothing") from None
-        return None
-    except OSError as problem:
-        raise ValueError(problem.strerror) from None
-    if len(data) > most:
-        raise ValueError(f"larger than {most >> 20} MiB")
-    return data
-
-
-def look(folder: str) -> Project:
+def look(folder: str, *, may_build: bool = True) -> Project:
     """Look at a working directory.
 
     Args:
         folder: as the user gave it.
+        may_build: whether the bottle may get a repository of its own; an image for the project has no room for one.
 
     Raises:
         BottleError: it or its .dockerignore cannot be read, or docker would not take that.
@@ -179,10 +197,33 @@ def look(folder: str) -> Project:
         raise BottleError(f"cannot read {folder}")
     git, refused = _git(folder)
     found = Project(folder, _rules(folder), git, refused)
+    if not refused:
+        found = _belonging(found, may_build)
     try:
         return replace(found, left_out=tuple(left_out(found)))
     except ValueError as problem:
         return replace(found, unread=str(problem))
+
+
+def users_ignores(environ: Mapping[str, str]) -> bytes:
+    """Return what the user has git ignore everywhere: without it, git in the bottle would see files that are no work.
+
+    Args:
+        environ: the caller's environment.
+    """
+    home = environ.get("HOME", "")
+    own = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "git")
+    named = [_EXCLUDES.findall(_readable(path)) for path in (os.path.join(own, "config"), f"{home}/.gitconfig")]
+    paths = [os.fsdecode(each).strip('"') for each in named[1] or named[0]]
+    path = os.path.expanduser(paths[-1]) if paths else os.path.join(own, "ignore")
+    return _readable(path) if os.path.isabs(path) else b""
+
+
+def _readable(path: str) -> bytes:
+    try:
+        return read(path, MAX_IGNORE, follow=True) or b""
+    except ValueError:
+        return b""
 
 
 def left_out(found: Project) -> Iterator[str]:
@@ -191,19 +232,76 @@ def left_out(found: Project) -> Iterator[str]:
     Raises:
         ValueError: the index cannot be read.
     """
-    index = _read(os.path.join(found.folder, found.git, "index"), MAX_INDEX) if found.git else None
-    if index is None or not found.rules.patterns:
+    if not found.rules.patterns or not (found.git or found.repository):
         return
-    config = _read(os.path.join(found.folder, found.git, "config"), MAX_CONFIG) or b""
-    for path in git_index.tracked(index, 32 if _SHA256.search(config) else 20):
-        if not found.choose(path, False)[0] and os.path.lexists(os.path.join(found.folder, path)):
+    belongs = _index_of(found)
+    for entry in belongs.entries():
+        path = None if entry.is_marked else belongs.below(entry.path)
+        stays_out = path is not None and not found.choose(path, False)[0]
+        if path is not None and stays_out and os.path.lexists(os.path.join(found.folder, path)):
             yield path
+
+
+def _index_of(found: Project) -> Repository:
+    folder = os.path.join(found.folder, found.git)
+    return found.repository or Repository("", folder, folder)
+
+
+def outside(found: Project) -> Iterator[str]:
+    """Yield the tracked files that are not the project's, but of the repository that it is a part of.
+
+    Raises:
+        ValueError: the index cannot be read.
+    """
+    if found.repository and found.repository.prefix:
+        for entry in found.repository.entries():
+            if not entry.is_marked and found.repository.below(entry.path) is None:
+                yield entry.path
+
+
+def _belonging(found: Project, may_build: bool) -> Project:
+    """Return a project with the repository that it belongs to, or with why that does not go in."""
+    root, path = os.path.realpath(found.folder), os.path.join(found.folder, GIT)
+    try:
+        if found.git:
+            belongs = repository.shared(root) if found.git == GIT else None
+        elif os.path.isfile(path):
+            belongs = repository.linked(root)
+            if belongs is None:
+                where = repository.leads_to(path) or "nothing"
+                why = f"is a file that leads to {where}, which does not say that it is its: it is not followed"
+                return replace(found, refused=f"{GIT} {why}")
+        else:
+            belongs = None if os.path.lexists(path) else repository.above(root)
+        severed = tuple(_severed(root, belongs)) if belongs else ()
+    except ValueError as problem:
+        return replace(found, refused=f"the repository does not go in: its index is not read ({problem})")
+    if belongs is None or (found.git and not may_build):
+        return found
+    if not may_build:
+        return replace(found, refused=f"the repository does not go into an image ({belongs.kind})")
+    if link := belongs.link_out():
+        return replace(found, refused=f"the repository does not go in: {link} is a link")
+    if not git_find(os.environ):
+        return replace(found, refused=f"the repository does not go in ({belongs.kind}): git not found on PATH")
+    return replace(found, git="", repository=belongs, severed=severed)
+
+
+def _severed(root: str, belongs: Repository) -> Iterator[str]:
+    """Yield the submodules in a project whose repository is not in it."""
+    for entry in belongs.entries():
+        path = belongs.below(entry.path) if entry.is_submodule else None
+        file = os.path.join(root, path, GIT) if path else ""
+        if path and os.path.isfile(file):
+            where = repository.leads_to(file)
+            if where is None or os.path.commonpath([root, where]) != root:
+                yield path
 
 
 def _rules(folder: str) -> dockerignore.Rules:
     path = os.path.join(folder, IGNORE)
     try:
-        text = (_read(path, MAX_IGNORE, follow=True) or b"").decode("utf-8", "surrogateescape")
+        text = (read(path, MAX_IGNORE, follow=True) or b"").decode("utf-8", "surrogateescape")
     except ValueError as problem:
         raise BottleError(f"cannot read {path}: {problem}") from None
     try:
@@ -213,11 +311,11 @@ def _rules(folder: str) -> dockerignore.Rules:
 
 
 def _git(folder: str) -> tuple[str, str]:
-    """Return where the repository is, from the folder on, or where a link leads that leaves it."""
+    """Return where the repository is, from the folder on, or what is to be said of a link that leaves it."""
     path = os.path.join(folder, GIT)
     if not os.path.islink(path):
         return (GIT if os.path.isdir(path) else ""), ""
     root, real = os.path.realpath(folder), os.path.realpath(path)
     if os.path.commonpath([root, real]) != root:
-        return "", os.readlink(path)
+        return "", f"{GIT} is a link to {os.readlink(path)}, outside {folder}: it stays a link, not followed"
     return (os.path.relpath(real, root) if os.path.isdir(real) and real != root else ""), ""

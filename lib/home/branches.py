@@ -7,15 +7,15 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.lib import docker, log
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.home import heads
 from claude_bottle.lib.home.heads import Heads
+from claude_bottle.lib.home.large import bring_large
 from claude_bottle.lib.home.quarantine import Bounds, Repository
-from claude_bottle.lib.home.record import Record
+from claude_bottle.lib.home.record import Brought, Record
 from claude_bottle.lib.home.source import Source, close_source, open_source
 from claude_bottle.lib.host.calls import ERR, OUT, Call, Work
 from claude_bottle.lib.teardown.owner import Owner
@@ -26,19 +26,6 @@ SILENT_SECONDS = 900.0  # of git in a bottle, which may have many files to read
 TRIES = 5  # to find a place that is free, while others look too
 EVERY_SECONDS = 3.0
 LONGEST_LINE = 200  # characters of what a bottle gives for a reason
-
-
-@dataclass(frozen=True)
-class Brought:
-    """What has come home.
-
-    Attributes:
-        record: of the bottle, as it is now.
-        said: a line for the user; empty where there was nothing new.
-    """
-
-    record: Record
-    said: str = ""
 
 
 class _Answer:
@@ -53,6 +40,10 @@ class _Answer:
             self.said += b"" if self.long else data
 
 
+def _unheard(_stream: str, _data: bytes) -> None:
+    """Keep nothing but the end of what a bottle says: it may go on for ever."""
+
+
 def _program(
     source: Source, record: Record, task: str, folder: str, haves: Sequence[str] = (), answer: _Answer | None = None
 ) -> Call:
@@ -65,7 +56,8 @@ def _program(
         call,
         seconds=SILENT_SECONDS,
         stdin=fed,
-        heard=answer.hear if answer else None,
+        interruptible=True,
+        heard=answer.hear if answer else _unheard,
         needless=lambda: bool(answer and answer.long),
     )
 
@@ -147,11 +139,12 @@ def _bring(source: Source, record: Record, bounds: Bounds) -> Work[Brought]:
         )
         if not fresh.tips:
             return Brought(now)
+        large = yield from bring_large(source.engine, source.container, record, bounds)
         repository.move_in()
         place, made = yield from _refs(repository, record.slug, fresh)
     finally:
         repository.leave()
-    return Brought(now, _told(record, place, made, max(new.values())))
+    return Brought(now, _told(record, place, made, max(new.values()), large))
 
 
 def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, list[str]]]:
@@ -163,13 +156,14 @@ def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, li
     raise BottleError(f"no branch can be made below {heads.PREFIX.removeprefix('refs/heads/')}: one is in the way")
 
 
-def _told(record: Record, place: str, made: Sequence[str], count: int) -> str:
+def _told(record: Record, place: str, made: Sequence[str], count: int, large: int) -> str:
     """Return the line with what came home, and with the command to look at it."""
+    files = f", {large} large file{'s' * (large > 1)}" if large else ""
     names = [name.removeprefix("refs/heads/") for name in made]
     others = f" and {len(names) - 1} more below {place.removeprefix('refs/heads/')}/" if len(names) > 1 else ""
     commits = "1 commit" if count == 1 else f"{count} commits"
     command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}"])
-    return f"work came home: {names[0]}{others} ({commits}); to look: {command}"
+    return f"work came home: {names[0]}{others} ({commits}{files}); to look: {command}"
 
 
 class _Progress:

@@ -13,11 +13,10 @@ from pathlib import Path
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, reason
-from claude_bottle.lib.home import branches
+from claude_bottle.lib.home import branches, folder
 from claude_bottle.lib.home import record as records
-from claude_bottle.lib.home.branches import Brought
 from claude_bottle.lib.home.quarantine import GIB, Bounds
-from claude_bottle.lib.home.record import GIT, NONE, RAW, Record
+from claude_bottle.lib.home.record import FOLDER, GIT, NONE, RAW, Brought, Record
 from claude_bottle.lib.home.source import Source, source_of
 from claude_bottle.lib.host import run, wait
 from claude_bottle.lib.host.calls import Pipe, Work, perform
@@ -33,7 +32,7 @@ LOOK_SECONDS = 0.5
 MOST_RAW, LEAST_FREE = 20 * GIB, GIB  # bytes
 
 # How each kind comes home: takes where the work is, the record, whose a helper is, and bounds.
-KINDS: dict[str, Callable[[Source, Record, Owner, Bounds], Work[Brought]]] = {GIT: branches.bring}
+KINDS: dict[str, Callable[[Source, Record, Owner, Bounds], Work[Brought]]] = {GIT: branches.bring, FOLDER: folder.bring}
 
 
 class Abandoned(BottleError):

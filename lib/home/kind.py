@@ -38,17 +38,20 @@ class Homing:
         log.labelled("work", text[self.kind])
 
 
-def look(repository: str, *, wanted: bool) -> Homing:
+def look(repository: str, *, wanted: bool, seen: bool) -> Homing:
     """Say how work is to come home; nothing is run for it.
 
     Args:
         repository: folder of the repository of which the bottle gets one, that of all its worktrees; empty without one.
         wanted: whether the user wants it to.
+        seen: whether what goes in goes by here, so that what has changed is known afterwards.
     """
     if not wanted:
         return Homing(NONE, reason="--no-bring")
     if not repository:
-        return Homing(NONE, reason="no git repository")
+        if not seen:
+            return Homing(NONE, reason="no git repository, and an engine's image of the project")
+        return Homing(FOLDER, reason="no git repository")
     if not git_find(os.environ):
         return Homing(NONE, reason="git not found on PATH")
     found = os.path.realpath(repository)

@@ -68,6 +68,19 @@ class Record:
         return replace(self, **changes)
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What has come home.
+
+    Attributes:
+        record: of the bottle, as it is now.
+        said: a line for the user; empty where there was nothing new.
+    """
+
+    record: Record
+    said: str = ""
+
+
 def load(said: Mapping[str, Any]) -> Record | None:
     """Return the record that a file or a journal holds; None where it is none."""
     fields = Record.__dataclass_fields__

@@ -8,6 +8,11 @@ use warnings;
 no warnings 'taint';
 use POSIX ();
 
+# All of it at once: what perl holds of a file that it reads it seeks back before an exec, in whatever has its number then.
+chomp(my @haves = <main::DATA>);
+close main::DATA;
+lay(0, POSIX::O_RDONLY(), '/dev/null');
+
 my ($task, $folder, $workspace, $slug, $old_head, $old_tree) = @ARGV;
 my ($git) = grep { -x } qw(/usr/bin/git /usr/local/bin/git);
 fail('there is no git in the bottle') unless $git;
@@ -59,7 +64,7 @@ sub absolute {
     return $path =~ m{^/} ? $path : "$top/$path";
 }
 
-# Opens a file under a number: perl's own STDIN is the program that it reads.
+# Opens a file under a number.
 sub lay {
     my ($number, $how, $path) = @_;
     my $fd = POSIX::open($path, $how, oct 600) // POSIX::_exit(126);
@@ -144,11 +149,11 @@ sub known {
 }
 
 sub list {
-    my @haves = <main::DATA>;
-    chomp @haves;
     umask 077;
     mkdir $folder or fail("cannot make $folder: $!");
     mkdir $new or fail("cannot make $new: $!");
+    # A copied file has other times than its entry in the index: nobody has to read it again after this.
+    run(undef, "$folder/said", 'update-index', '-q', '--refresh') if $task eq 'mark';
     my $head = said('rev-parse', '-q', '--verify', 'HEAD^{commit}') // q{};
     my $own = said('symbolic-ref', '-q', 'HEAD') // q{};
     my $tree = working_tree();

@@ -119,7 +119,13 @@ def page(every: Sequence[Figures]) -> str:
             f"\n## Engine {found.server}\n\nClient {found.client}, {found.cores} cores, {len(runs)} pairs.\n\n"
         )
         parts += [table(found), profile(found)]
-    return "".join(parts)
+    return "".join([*parts, large()])
+
+
+def large() -> str:
+    """Return what ``scripts/large`` has kept."""
+    kept = figures.FOLDER / "large.md"
+    return f"\n{kept.read_text()}" if kept.exists() else ""
 
 
 def profile(found: Figures) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -103,6 +104,9 @@ def test_a_context_over_ssh_is_left_with_nothing_there(
     far = serve()
     go(desk, far)
     desk.env.pop("DOCKER_HOST")
+    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    (desk.home / ".docker").mkdir()
+    (desk.home / ".docker" / "cli-plugins").symlink_to(config / "cli-plugins")  # the same builder, and its cache
     desk.env |= {"DOCKER_CONFIG": str(desk.home / ".docker"), "DOCKER_CONTEXT": "big"}
     words = ["docker", "context", "create", "big", "--docker", f"host={HOST}"]
     subprocess.run(words, env={**desk.env, "DOCKER_CONTEXT": ""}, check=True, capture_output=True)

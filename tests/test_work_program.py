@@ -1,0 +1,79 @@
+"""The one program that looks at a bottle's repository, fed to perl as the launcher feeds it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_project import git, write
+
+PROGRAM = (ROOT / "lib" / "home" / "work.pl").read_bytes()
+
+
+def work(task: str, bottle: Path, head: str = "", tree: str = "", haves: bytes = b"", padding: bytes = b"") -> bytes:
+    """Run the program in a folder's own environment; return what it says."""
+    words = ["/usr/bin/perl", "-t", "-", task, str(bottle.parent / "kept"), str(bottle), "a", head, tree]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(bottle.parent)}
+    fed = PROGRAM + padding + b"__END__\n" + haves
+    return subprocess.run(words, input=fed, env=env, capture_output=True, check=True).stdout
+
+
+@pytest.fixture
+def bottle(tmp_path: Path) -> Path:
+    made = tmp_path / "bottle"
+    made.mkdir()
+    git(made, "init", "-q")
+    write(made, a="one\n")
+    git(made, "add", ".")
+    git(made, "commit", "-qm", "first")
+    return made
+
+
+@pytest.mark.parametrize("padding", [b"", b"# nothing\n" * 5000], ids=["short", "long"])
+def test_a_pack_holds_what_is_new_however_long_what_is_fed(bottle: Path, tmp_path: Path, padding: bytes) -> None:
+    first = git(bottle, "rev-parse", "HEAD").strip()
+    write(bottle, a="two\n", new="new\n")
+    haves = b"".join(b"%040x\n" % number for number in range(2000)) + f"{first}\n--all\n".encode()
+    said = dict(
+        line.split(" ")[:2] for line in work("list", bottle, first, "", haves, padding).decode().splitlines()[1:-1]
+    )
+    pack = work("pack", bottle, padding=padding)
+    other = tmp_path / "other"
+    git(tmp_path, "init", "-q", "--bare", str(other))
+    git(other, "fetch", "-q", str(bottle), first)
+    subprocess.run(
+        ["git", "-C", other, "index-pack", "--stdin", "--fix-thin", "--strict"],
+        input=pack,
+        check=True,
+        capture_output=True,
+    )
+    assert git(other, "show", f"{said['work']}:new") == "new\n"
+    assert git(other, "rev-parse", f"{said['work']}^").strip() == first
+    assert not (tmp_path / "kept").exists()
+
+
+def test_the_repository_is_as_it_was_afterwards(bottle: Path) -> None:
+    write(bottle, a="two\n", new="new\n")
+    status = git(bottle, "status", "--porcelain")
+    before = {path: path.read_bytes() for path in bottle.rglob("*") if path.is_file() and path.name != "index"}
+    marked = work("mark", bottle).decode().splitlines()
+    head, tree = (line.split(" ")[1] for line in marked[1:3])
+    assert work("list", bottle, head, tree).decode().splitlines() == marked
+    assert work("list", bottle, head, "0" * 40) != b""
+    assert git(bottle, "status", "--porcelain") == status
+    assert {path: path.read_bytes() for path in bottle.rglob("*") if path.is_file() and path.name != "index"} == before
+
+
+def test_a_new_repository_and_one_without_changes_have_their_say(tmp_path: Path) -> None:
+    bottle = tmp_path / "bottle"
+    bottle.mkdir()
+    git(bottle, "init", "-q")
+    (_, tree, end) = work("list", bottle).decode().splitlines()
+    assert tree.startswith("tree ") and end == "end"
+    write(bottle, a="one\n")
+    assert any(line.startswith("work ") for line in work("list", bottle).decode().splitlines())
+    assert os.listdir(bottle.parent / "kept")
