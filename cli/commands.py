@@ -13,7 +13,7 @@ from claude_bottle.lib.host.report import report
 COMPLETION_USAGE = "completion bash|fish|zsh"
 APPROVE_USAGE = "approve [--yes|--json]"
 EXEC_USAGE = "exec <agent> [--] <command> [args...]"
-CLEANUP_USAGE = "cleanup [--stale [--yes]]"
+CLEANUP_USAGE = "cleanup [--stale|--images [--yes]]"
 LIST_USAGE = "list [agents|active [--json]]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
@@ -99,19 +99,27 @@ def build() -> int:
     cls=ShellCommand,
     usage=CLEANUP_USAGE,
     example="cleanup",
-    examples=("cleanup --stale --yes   # harmless beside running bottles",),
+    examples=(
+        "cleanup --stale --yes   # harmless beside running bottles",
+        "cleanup --images   # what manifests' Dockerfiles have made and no container has",
+    ),
     statuses={"1": "an error, which is named; or something could not be removed"},
 )
 @click.option("--stale", "stale", is_flag=True, help="only what launches that are provably dead have left")
-@click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; goes with --stale only")
-def cleanup(stale: bool, yes: bool) -> int:
+@click.option("--images", "images", is_flag=True, help="the images of manifests' Dockerfiles that no container has")
+@click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; goes with --stale or --images only")
+def cleanup(stale: bool, images: bool, yes: bool) -> int:
     """Lists all containers and networks of bottles, running ones too, asks, and removes them."""
     from claude_bottle.lib import cleanup_command
 
+    if stale and images:
+        raise UsageError("--stale and --images do not go together", CLEANUP_USAGE)
     if stale:
         return cleanup_command.cleanup_stale(yes)
+    if images:
+        return cleanup_command.cleanup_images(yes)
     if yes:
-        raise UsageError("--yes goes with --stale only", CLEANUP_USAGE)
+        raise UsageError("--yes goes with --stale or --images only", CLEANUP_USAGE)
     return cleanup_command.cleanup()
 
 

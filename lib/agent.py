@@ -34,6 +34,7 @@ NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
+COMMAND = ("/bin/sleep", "infinity")
 _KEY_END = 20  # characters
 Say = Callable[[str], None]  # takes a message
 TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
@@ -49,6 +50,8 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
     """
     words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", *plan.confinement]
     words += ["--label", f"{IMAGE_LABEL}={tag}"]
+    if plan.tools:  # what a Dockerfile of others' sets is not heeded
+        words += ["--entrypoint", COMMAND[0], "--no-healthcheck", "--workdir", plan.settings.bottle_home]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words
@@ -79,7 +82,8 @@ def agent_create(
     say(f"starting container {name}")
     while True:
         host = ["--hostname", name] if len(name) <= LONGEST_HOST else []
-        words = [*options, *host, "--pull", "never", answer, "sleep", "infinity"]
+        command = COMMAND[1:] if plan.tools else ["sleep", "infinity"]
+        words = [*options, *host, "--pull", "never", answer, *command]
         made = yield from docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
         if made.ok:
             return name, made.text.strip()
@@ -126,9 +130,9 @@ def copy_files(
     say(f"copying prompt into {name}:{plan.prompt_path}")
     trees = _skills(plan, name, say) if with_skills else []
     what = "copying prompt and skills" if trees else "copying prompt"
-    yield from copy_in(
-        engine, what, container, chain(_seed(plan), _programs(), _trust(certificate), _told(plan), *trees)
-    )
+    programs = chain(program(seals.PROGRAM, "seals.pl"), program(SESSION_PROGRAM, "session.pl"))
+    pieces = chain(_seed(plan), programs, trust(certificate), _told(plan), *trees)
+    yield from copy_in(engine, what, container, pieces)
 
 
 def _seed(plan: Plan) -> Iterator[bytes]:
@@ -140,14 +144,17 @@ def _seed(plan: Plan) -> Iterator[bytes]:
     yield from tarstream.member(f"{home}/.claude/settings.json", b'{"skipDangerousModePermissionPrompt":true}\n')
 
 
-def _programs() -> Iterator[bytes]:
-    """Yield what proves the seals, and what the session begins with."""
-    for target, name in ((seals.PROGRAM, "seals.pl"), (SESSION_PROGRAM, "session.pl")):
-        program = Path(__file__).with_name(name).read_bytes()
-        yield from tarstream.member(target[1:], program, mode=0o755, owner=0)
+def program(target: str, name: str) -> Iterator[bytes]:
+    """Yield a program of ours, as it lies in a bottle.
+
+    Args:
+        target: its path there.
+        name: of its file.
+    """
+    yield from tarstream.member(target[1:], Path(__file__).with_name(name).read_bytes(), mode=0o755, owner=0)
 
 
-def _trust(certificate: bytes) -> Iterator[bytes]:
+def trust(certificate: bytes) -> Iterator[bytes]:
     """Yield the authority's certificate, which the session's first process has every client trust."""
     yield from tarstream.folder(TRUST_DIR[1:], owner=0)
     yield from tarstream.member(f"{TRUST_DIR[1:]}/ca.pem", certificate, mode=0o644, owner=0)

@@ -16,10 +16,11 @@ from typing import Any
 from claude_bottle.lib import env, log
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.files.recipe import SHOWN, look
 from claude_bottle.lib.host import wait
-from claude_bottle.lib.manifest import FILE_NAME, Manifest
+from claude_bottle.lib.manifest import FILE_NAME, Manifest, manifest_bottle
 from claude_bottle.lib.pipelock_hosts import DEFAULT_HOSTS
-from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, as_list, as_object, env_entry
+from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, Dockerfile, as_list, as_object, env_entry
 from claude_bottle.lib.schema.schema_check import KEYS, Place, json_path
 
 SOURCE = f"from ./{FILE_NAME}"
@@ -60,6 +61,7 @@ def added(found: Manifest, agents: Iterable[str]) -> tuple[Entry, ...]:
     chosen = {(_bottle_of(merged, agent), _bottle_of(merged, agent) == _bottle_of(home, agent)) for agent in names}
     for bottle, kept in sorted(chosen):
         entries += _added_to_bottle(bottle, as_object(merged.get("bottles")), as_object(home.get("bottles")), kept)
+        entries += _added_dockerfile(found, bottle, kept)
     return tuple({entry.path: entry for entry in entries}.values())
 
 
@@ -85,6 +87,26 @@ def _added_to_bottle(name: str, merged: dict[str, Any], home: dict[str, Any], ke
     now, before = as_object(merged.get(name)), as_object(home.get(name)) if kept else {}
     lifted = {place: None for place, value in _settings(name, home.get(name)) if value is not None}
     yield from _new(_bottle_entries(name, now, lifted), _bottle_entries(name, before), home.get(name))
+
+
+def _added_dockerfile(found: Manifest, name: str, kept: bool) -> Iterator[Entry]:
+    """Yield what builds a bottle's image, where the home's has not the same: what is in the files counts."""
+    now, home = manifest_bottle(found, name).dockerfile, _bottle(found.home or {}, name)
+    text = as_object(home).get("dockerfile")
+    before = Dockerfile(text, found.home_folder) if kept and isinstance(text, str) and text else None
+    known = [_dockerfile_entry(found, name, before)] if before else []
+    if now:
+        yield from _new([_dockerfile_entry(found, name, now)], known, home)
+
+
+def _dockerfile_entry(found: Manifest, name: str, dockerfile: Dockerfile) -> Entry:
+    try:
+        digest = look(dockerfile.path, dockerfile.folder, found.home_folder).digest
+    except BottleError:  # a start says why
+        digest = ""
+    what = f"sha256:{digest[:SHOWN]}" if digest else "cannot be read"
+    reaches = f"the image, built by {_word(dockerfile.name)} ({what}) with the engine's network"
+    return _entry(("bottles", name, "dockerfile"), reaches, digest)
 
 
 def _new(entries: Iterable[Entry], known: Iterable[Entry], before: Any) -> Iterator[Entry]:
@@ -204,8 +226,11 @@ def _setting_entry(place: Place, value: Any) -> Entry:
 
 def _entry(place: Place, reaches: str, value: Any) -> Entry:
     wait.check_signals()  # a large manifest takes a while
-    path = json_path(place).encode("ascii", "backslashreplace").decode()
-    return Entry(path, reaches, _canonical([[step for step in place if isinstance(step, str)], value]))
+    return Entry(_path(place), reaches, _canonical([[step for step in place if isinstance(step, str)], value]))
+
+
+def _path(place: Place) -> str:
+    return json_path(place).encode("ascii", "backslashreplace").decode()
 
 
 def _quoted(text: Any) -> str:
@@ -239,6 +264,10 @@ class Approval:
         """What the user has not agreed to; an entry that only moved in its list is agreed to."""
         known = set(self.remembered.values())
         return [entry for entry in self.entries if entry.digest not in known]
+
+    def is_pending(self, place: Place) -> bool:
+        """Say whether the user has not agreed to what is at a place."""
+        return _path(place) in {entry.path for entry in self.pending}
 
     def lines(self) -> list[str]:
         """Return a line for each entry that is pending: its JSON path and what it reaches."""

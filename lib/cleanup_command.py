@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
-from claude_bottle.lib.host.calls import perform
+from claude_bottle.lib.host.calls import Work, one, perform
 from claude_bottle.lib.teardown import inventory, presence, sweep
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item, LookFailed
+from claude_bottle.lib.teardown.inventory import (
+    CONTAINER,
+    NETWORK,
+    TOOLS_LABEL,
+    TOOLS_REPOSITORY,
+    Item,
+    LookFailed,
+)
 from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.owner import dead_launches, owner_here
+
+NO_NAME = "<none>"
 
 
 def cleanup() -> int:
@@ -79,6 +90,70 @@ def _come_home(engine: Engine, containers: list[Item]) -> set[str]:
     outcome = perform(bring.before_removal(engine, containers, owner, bring.PATIENT_SECONDS))
     outcome.tell()
     return outcome.stay
+
+
+def cleanup_images(yes: bool) -> int:
+    """List the images that manifests' Dockerfiles have made and no container has, ask, and remove them.
+
+    Args:
+        yes: do not ask.
+
+    Returns:
+        0.
+
+    Raises:
+        BottleError: docker failed, or there is no terminal to ask on.
+        Declined: the user said no.
+    """
+    engine = docker_require(os.environ)
+    unused = perform(_unused(engine))
+    if not unused:
+        log.log_info("nothing to clean up")
+        return 0
+    for image in unused:
+        log.line(f"  image {image.name} ({image.size})")
+    if not yes:
+        terminal.confirm("remove all of the above?")
+    answer = perform(one(engine.call(["image", "rm", *(image.name for image in unused)])))
+    if not answer.ok:  # one that a container has got meanwhile, for example
+        raise DockerError(f"docker image rm failed: {answer.failure}")
+    log.log_info(f"removed {len({image.identity for image in unused})} images")
+    return 0
+
+
+class _Image(NamedTuple):
+    """An image under one of its names, which is its id where it has none."""
+
+    identity: str
+    name: str
+    size: str
+
+
+def _unused(engine: Engine) -> Work[list[_Image]]:
+    """Find the images of Dockerfiles that no container has; one that the user has given a name stays."""
+    form = "{{.ID}}\t{{.Repository}}\t{{.Tag}}\t{{.Size}}"
+    filters = ["--filter", f"label={TOOLS_LABEL}", "--no-trunc"]
+    listed = yield engine.question(["image", "ls", *filters, "--format", form])
+    held = yield engine.question(["ps", "-aq", "--no-trunc"])
+    for answer in (listed, held):
+        if not answer.ok:
+            raise DockerError(f"docker {answer.failure}")
+    boxes, used = held.text.split(), set[str]()
+    if boxes:
+        there = yield engine.question(
+            [CONTAINER, "inspect", "--format", "{{.Image}}", *boxes]
+        )  # one may be gone by now
+        used = set(there.text.split())
+    return [image for image in _images(listed.text) if image.identity not in used]
+
+
+def _images(text: str) -> Iterator[_Image]:
+    for line in text.splitlines():
+        identity, repository, tag, size = line.split("\t")
+        if repository == TOOLS_REPOSITORY:
+            yield _Image(identity, f"{repository}:{tag}", size)
+        elif repository == NO_NAME:
+            yield _Image(identity, identity, size)
 
 
 def _remove(engine: Engine, what: str, items: list[Item]) -> None:

@@ -36,6 +36,7 @@ PROXY_NAMES = (*_PROXIES, *(name.lower() for name in _PROXIES))
 NO_PROXY = "localhost,127.0.0.1"
 # An image's variables steer its loader before any program of it can drop them.
 _LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
+NO_LOADER = tuple(word for name in _LOADER for word in ("-e", f"{name}="))
 _HELPERS_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 Asked = TypeVar("Asked", bound=Wish)
 
@@ -176,8 +177,18 @@ def helper(
         flags: of ``docker exec``.
         variables: NAME=VALUE, all of its environment but PATH.
     """
-    options = [*flags, *(["-u", user] if user else []), *(word for name in _LOADER for word in ("-e", f"{name}="))]
-    return ["exec", *options, container, "/usr/bin/env", "-i", _HELPERS_PATH, *variables, *words]
+    options = [*flags, *(["-u", user] if user else []), *NO_LOADER]
+    return ["exec", *options, container, *cleared(words, variables)]
+
+
+def cleared(words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
+    """Return the words of a program that has no variables but some and its PATH.
+
+    Args:
+        words: the program's path and its arguments.
+        variables: NAME=VALUE.
+    """
+    return ["/usr/bin/env", "-i", _HELPERS_PATH, *variables, *words]
 
 
 def create_container(
@@ -319,13 +330,13 @@ def docker_build_derived(engine: Engine, tag: str, base: Image, home: str, cwd: 
         Interrupted: a signal stopped it.
     """
     log.log_info(f"building derived image {tag} from {cwd}")
-    known = yield from _known(engine, base)
+    known = yield from docker_known(engine, base)
     text = f'FROM {known}\nCOPY --chown=node:node [".", "{home}/workspace"]\nWORKDIR {home}/workspace\n'
     answers = yield from build(engine, tag, ["-f", "-", cwd], id_file, [log.encode(text)])
     return Image(tag, (*answers, tag))
 
 
-def _known(engine: Engine, image: Image) -> Work[str]:
+def docker_known(engine: Engine, image: Image) -> Work[str]:
     """Find what a build on an image may call it: the tag while that is its own, for BuildKit takes an id for a name.
 
     Another checkout may have moved the tag by now; then the first of its answers that the engine knows.

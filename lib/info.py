@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from claude_bottle.lib import credential_values, env, env_resolve, limits, log, manifest, pipelock_hosts, ssh
+from claude_bottle.lib import (
+    credential_values,
+    dockerfile,
+    env,
+    env_resolve,
+    limits,
+    log,
+    manifest,
+    pipelock_hosts,
+    ssh,
+)
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
 from claude_bottle.lib.summary import Grants
@@ -63,4 +73,6 @@ def _check_bottle(gathered: Gathered, found: manifest.Manifest, agent: str, bott
         pipelock_hosts.pipelock_check_allowlist(found, bottle)
     with gathered:
         limits.limits_check(found, bottle)
+    with gathered:
+        dockerfile.dockerfile_look(found, bottle)
     return keys

@@ -27,6 +27,7 @@ class Manifest:
         sources: where it comes from.
         repeated: a warning for each key that a file has twice.
         home: what the home's file holds, where the current folder has another; else None.
+        home_folder: the user's home.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class Manifest:
         sources: Sources = NO_SOURCES,
         repeated: Iterable[str] = (),
         home: dict[str, Any] | None = None,
+        home_folder: str = "",
     ) -> None:
         self.merged = merged
         self.home = home
+        self.home_folder = home_folder
         self._sources = sources
         self._repeated = tuple(repeated)
         self.files = sources.files  # the cwd's first
@@ -165,7 +168,8 @@ def manifest_find(cwd: str, home: str) -> Manifest:
     files = _read_files(paths, repeated)
     parts = tuple(files.values())
     merged: dict[str, Any] = reduce(merge, reversed(parts), {})
-    found = Manifest(merged, Sources(tuple(files), parts), repeated, next(iter(parts[1:]), {}) if adds else None)
+    before = next(iter(parts[1:]), {}) if adds else None
+    found = Manifest(merged, Sources(tuple(files), parts), repeated, before, home)
     broken = [name for name in ("bottles", "agents") if not isinstance(merged.get(name), dict | None)]
     fail_with(problem for name in broken for problem in found.checks.problems(name))
     return found

@@ -12,6 +12,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
+from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import OUT, Work, attach, catch_up
 from claude_bottle.lib.inspection import Watched
 from claude_bottle.lib.network import Network
@@ -39,6 +40,7 @@ HEALTHY_SECONDS = 30.0
 METRICS_PORTS = ("9091", "9092")
 ALIAS = "claude-bottle-pipelock"
 SHOWN = 40  # characters of a value that is none
+UNHEALTHY = "the sidecar does not answer"  # in the words of the program that proves the seals
 LONGEST_HOST = 63  # a label of a host name; nothing resolves a longer one
 
 # Each key beyond the contract's is in docs/differences.md with its reason.
@@ -101,6 +103,26 @@ def pipelock_host(sidecar: str) -> str:
 def pipelock_proxy_url(sidecar: str, port: str) -> str:
     """Return the proxy's address inside the bottle (shell: pipelock_proxy_url)."""
     return f"http://{pipelock_host(sidecar)}:{port}"
+
+
+def pipelock_answered(done: run.Result, watch: Watch, what: str) -> str:
+    """Return what a self-test says that has asked the sidecar.
+
+    Args:
+        done: how it ended.
+        watch: notices the sidecar's end.
+        what: begins the error line.
+
+    Raises:
+        BottleError: docker refused, or the sidecar does not answer.
+    """
+    if done.ok:
+        return done.text
+    if watch.is_alone:
+        raise watch.stopped()
+    if UNHEALTHY in done.failure:
+        raise watch.not_healthy(HEALTHY_SECONDS)
+    raise DockerError(f"{what} failed: {done.failure}")
 
 
 def pipelock_yaml(

@@ -11,6 +11,7 @@ from claude_bottle.lib import (
     broker_config,
     credential_values,
     docker,
+    dockerfile,
     env,
     env_resolve,
     limits,
@@ -314,6 +315,8 @@ class _Draft:
         with self.gathered:
             limits.limits_check(found, bottle)
             limits.limits_check_engine(self.granted, self.settings.runtime, self.facts)
+        with self.gathered:
+            dockerfile.dockerfile_look(found, bottle)
         with self.gathered:
             env_resolve.env_check(found, bottle)
         with self.gathered:

@@ -11,13 +11,13 @@ from typing import Any
 from claude_bottle.lib import log
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Crew, Outcome
-from claude_bottle.lib.steps import STEPS, Launch, Step
+from claude_bottle.lib.steps import Launch, Step, steps_of
 
 WORTH_TELLING_SECONDS = 0.05
 LONG_SECONDS = 2.0
 
 
-def run_steps(launch: Launch, steps: Sequence[Step] = STEPS, *, timed: bool = False) -> dict[str, Any]:
+def run_steps(launch: Launch, steps: Sequence[Step] = (), *, timed: bool = False) -> dict[str, Any]:
     """Walk the steps by their needs, many at once.
 
     When one fails, or a signal arrives, no other is begun; what is before the one that failed goes on to its end, the
@@ -25,7 +25,7 @@ def run_steps(launch: Launch, steps: Sequence[Step] = STEPS, *, timed: bool = Fa
 
     Args:
         launch: what every step may read.
-        steps: in the order in which they are told.
+        steps: in the order in which they are told; those of the plan, if none are given.
         timed: tell how long each took, and what is waited for where it takes long.
 
     Returns:
@@ -35,6 +35,7 @@ def run_steps(launch: Launch, steps: Sequence[Step] = STEPS, *, timed: bool = Fa
         BottleError: a step failed; the first in their order, if several did.
         Interrupted: a signal arrived.
     """
+    steps = steps or steps_of(launch.plan)
     return _Walk(launch, steps, _Story(steps, timed)).run()
 
 

@@ -2,11 +2,11 @@
 # Before a session, in its bottle: proves from inside that the bottle is sealed, then puts the session's values, which
 # come on stdin, where the session's first process takes them. One line on stdout for each seal, fields parted by tabs:
 # its name, how it was found (held, silent or broken), and what was seen. Where one is broken the values go nowhere.
-#   claude-bottle-seals FILE HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [CREDENTIALS ...] [--thorough ALLOWED_HOST]
+#   claude-bottle-seals FILE|- HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [CREDENTIALS ...] [--thorough ALLOWED_HOST]
 # HOST and PORT are the sidecar's, which has SECONDS to answer, as the broker has. Who lies at an ADDRESS has QUIET seconds
 # to give any sign.
 # CREDENTIALS, where a broker puts some in:
-#   placeholder=NAME=VALUE           what stands for one in the session
+#   placeholder=NAME=VALUE           what stands for one in the session; none, where this is not the session's bottle
 #   minted=HOST/PATH, own=HOST/PATH  where one goes: behind a certificate that the sidecar makes, or the broker's own
 #   opened=HOST                      another host that the sidecar is to make a certificate for
 #   refusal=TEXT                     what the broker says to a credential of somebody else's
@@ -57,10 +57,10 @@ say_seal('ipv6', ipv6());
 say_seal('capabilities', capabilities());
 hear($_) for @talks; # before it is asked something else: it has a second for that
 say_seal('sidecar', sidecar());
-credentials() if $told{placeholder};
+credentials() if @talks;
 thorough($allowed) if defined $allowed;
 printf "seconds\t%.2f\n", now() - $began;
-keep_values() unless $broken;
+keep_values() unless $broken || $file eq q{-};
 exit 0;
 
 sub say_seal {
@@ -295,7 +295,7 @@ sub sidecar {
 # --- where a broker puts credentials in
 
 sub credentials {
-    say_seal('placeholders', placeholders());
+    say_seal('placeholders', placeholders()) if $told{placeholder};
     say_seal('issuer', of_all(\&issuer, @talks));
     say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
 }

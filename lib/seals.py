@@ -52,8 +52,11 @@ _HELP = {
     "broker": _BROKER,
     SECRETS: "what has it there is none of claude-bottle's: is there a program of others between it and the engine?",
 }
+WITNESS = "witness"  # what can be seen from the bottle's network, seen by our own image
 _ALWAYS = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
-_BROKERED = ("placeholders", "issuer", "broker")
+PLACEHOLDERS, PLACEHOLDER = "placeholders", "placeholder="  # the seal, and how what is told of one begins
+OF_VALUES = (PLACEHOLDER, "once=", "folder=")  # how what is told of the session's values begins
+_BROKERED = (PLACEHOLDERS, "issuer", "broker")
 
 Outcome = Literal["held", "silent", "broken"]
 
@@ -112,7 +115,7 @@ def credential_words(credentials: Sequence[Injection], watched: Iterable[Watched
     opened = {plain(one.host) for one in watched if one.inspected}
     brokered = sorted({host for each in credentials for host in each.hosts})
     for each in credentials:
-        yield f"placeholder={each.variable}={each.placeholder}"
+        yield f"{PLACEHOLDER}{each.variable}={each.placeholder}"
     for host in brokered:
         granted = [path for each in credentials if host in each.hosts for path in each.paths] or ["/"]
         yield f"{'minted' if host in opened else 'own'}={host}{granted[0].removesuffix('*')}"
@@ -156,6 +159,19 @@ class Proof:
     def broken(self) -> list[Probe]:
         return [probe for probe in self.probes if probe.outcome == "broken"]
 
+    @property
+    def holds(self) -> bool:
+        """Whether all were looked at, and none is broken."""
+        return not self.broken and not self.missing
+
+    @property
+    def missing(self) -> list[str]:
+        return [name for name in self.wanted if name not in {probe.name for probe in self.probes}]
+
+    def witness(self) -> Probe:
+        """Return all of it as one that holds."""
+        return Probe(WITNESS, "held", f"seen by our own image: {', '.join(probe.name for probe in self.probes)}")
+
     def with_probe(self, probe: Probe) -> Proof:
         """Return the same with one more."""
         return replace(self, probes=(*self.probes, probe))
@@ -166,15 +182,23 @@ class Proof:
         Raises:
             BottleError: one is broken, or was not looked at.
         """
-        missing = [name for name in self.wanted if name not in {probe.name for probe in self.probes}]
-        if missing:
-            raise BottleError(f"the bottle is not sealed: its self-test says nothing of {', '.join(missing)}")
+        if self.missing:
+            raise BottleError(f"the bottle is not sealed: its self-test says nothing of {', '.join(self.missing)}")
         if self.broken:
             first, *others = self.broken
             also = [f"{probe.name}: {probe.detail}" for probe in others]
             raise BottleError(f"the bottle is not sealed: {first.name}: {first.detail}", [_HELP[first.name], *also])
         count = len(self.probes)
         log.log_info(f"sealed: {count} of {count} probes ({self.seconds:.1f} s)")
+
+
+def at_witness(credentials: Sequence[Injection]) -> tuple[str, ...]:
+    """Return the names of the seals that our own image looks at beside a bottle of another.
+
+    Args:
+        credentials: what the broker puts in.
+    """
+    return tuple(name for name in at_launch(credentials) if name != PLACEHOLDERS)
 
 
 def proof(said: str, wanted: tuple[str, ...]) -> Proof:

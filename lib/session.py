@@ -8,14 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from claude_bottle.lib import docker, log, pipelock, seals
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.watch import Watch
 
 TERMINAL = "-it"
-UNHEALTHY = "the sidecar does not answer"  # in the words of the session's program
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 # Nobody types this: an empty value means docker's own keys, and "none" is refused.
 DETACH_KEYS = ("--detach-keys", ",".join(["ctrl-@"] * 6))
@@ -43,14 +41,15 @@ def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str],
     """
     call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], flags=["-i"])
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
-    done = yield engine.call(call, seconds=most, stdin=[values], interruptible=True, needless=lambda: watch.is_alone)
-    if not done.ok and watch.is_alone:
-        raise watch.stopped()
-    if not done.ok:
-        if UNHEALTHY in done.failure:
-            raise watch.not_healthy(pipelock.HEALTHY_SECONDS)
-        raise DockerError(f"docker exec failed: {done.failure}")
-    return done.text
+    done = yield engine.call(
+        call,
+        seconds=most,
+        stdin=[values],
+        interruptible=True,
+        needless=lambda: watch.is_alone,
+        heard=calls.keep_the_end,
+    )
+    return pipelock.pipelock_answered(done, watch, "docker exec")
 
 
 def value_words(plan: Plan) -> Iterator[str]:

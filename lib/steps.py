@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup
+from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup, tools, witness
 from claude_bottle.lib.broker_image import docker_build_broker
 from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
@@ -28,9 +28,19 @@ from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.host.state import state_folder
 from claude_bottle.lib.network import Network
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.seals import AT_START, Proof, SelfTest, at_launch, credential_words, proof
+from claude_bottle.lib.seals import (
+    AT_START,
+    OF_VALUES,
+    Proof,
+    SelfTest,
+    at_launch,
+    at_witness,
+    credential_words,
+    proof,
+)
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.watch import Watch
 
@@ -74,13 +84,21 @@ def build(launch: Launch) -> Work[Image]:
     return docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named)
 
 
-def build_workspace(launch: Launch, base: Image) -> Work[Image]:
+def build_tools(launch: Launch, base: Image) -> Work[Image]:
+    """Build the bottle's own image, if its manifest has a Dockerfile."""
+    plan = launch.plan
+    if not plan.tools:
+        return base
+    return (yield from tools.tools_build(launch.engine, launch.journal, plan.slug, plan.tools, base))
+
+
+def build_workspace(launch: Launch, tools_image: Image) -> Work[Image]:
     """Build the image with the working directory in it, if one was asked for by name; the user keeps it."""
     plan = launch.plan
     if not (plan.request.with_cwd and plan.settings.derived_image):
-        return base
+        return tools_image
     tag, home, id_file = plan.settings.derived_image, plan.settings.bottle_home, launch.stage / "image-id"
-    return (yield from docker.docker_build_derived(launch.engine, tag, base, home, plan.cwd, id_file))
+    return (yield from docker.docker_build_derived(launch.engine, tag, tools_image, home, plan.cwd, id_file))
 
 
 def build_broker(launch: Launch) -> Work[Image | None]:
@@ -98,13 +116,13 @@ def make_ca(launch: Launch) -> Work[Authority]:
     yield  # no call: a step is a generator all the same
 
 
-def create_internal(launch: Launch) -> Work[Network]:
+def create_internal(launch: Launch, *_: Image) -> Work[Network]:
     """Make the bottle's own network."""
     plan = launch.plan
     return network.network_create_internal(launch.engine, launch.journal, plan.slug, plan.subnet_pool, plan.host_routes)
 
 
-def create_egress(launch: Launch) -> Work[Network]:
+def create_egress(launch: Launch, *_: Image) -> Work[Network]:
     """Make the sidecar's way out."""
     plan = launch.plan
     return network.network_create_egress(launch.engine, launch.journal, plan.slug, plan.subnet_pool, plan.host_routes)
@@ -214,6 +232,8 @@ def mark_work(launch: Launch, agent: Container, _files: None) -> Work[Record | N
 
 def prepare(
     launch: Launch,
+    base: Image,
+    authority: Authority,
     agent: Container,
     sidecar: Container,
     watch: Watch,
@@ -228,8 +248,24 @@ def prepare(
     told = [*credential_words(plan.credentials, plan.watched), *session.value_words(plan)]
     words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
     words += launch.test.words(engine, internal.subnet, egress.subnet, told)
+    if not plan.tools:
+        said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
+        return proof(said, at_launch(plan.credentials))
+    seen = yield from _witness(launch, base, agent, authority, words, watch)
+    if not seen.holds:  # no value goes in
+        return seen
     said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
-    return proof(said, at_launch(plan.credentials))
+    return proof(said, at_launch(plan.credentials)).with_probe(seen.witness())
+
+
+def _witness(
+    launch: Launch, base: Image, agent: Container, authority: Authority, words: Sequence[str], watch: Watch
+) -> Work[Proof]:
+    """Have the seals proved by our own image, of which a Dockerfile of others' is no part."""
+    told = [word for word in words if not word.startswith(OF_VALUES)]
+    needs = (launch.engine, launch.journal, launch.plan.slug, base, agent.identity, authority.certificate)
+    said = yield from witness.witness(*needs, told, watch)
+    return proof(said, at_witness(launch.plan.credentials))
 
 
 def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
@@ -239,7 +275,8 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
 
 STEPS = (  # in the order in which they are told
     Step((), "base", build, "image"),
-    Step(("base",), "image", build_workspace, "derived image"),
+    Step(("base",), "tools", build_tools, "bottle's own image"),
+    Step(("tools",), "image", build_workspace, "derived image"),
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
     Step((), "broker_image", build_broker, "broker's image"),
@@ -253,10 +290,21 @@ STEPS = (  # in the order in which they are told
     Step(("agent",), "files", copy_workspace, "working directory"),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
-        ("agent", "sidecar", "watch", "internal", "egress"),
+        ("base", "authority", "agent", "sidecar", "watch", "internal", "egress"),
         "proof",
         prepare,
         "seals, and sidecar's answer",
     ),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )
+
+
+def steps_of(plan: Plan) -> Sequence[Step]:
+    """Return the steps of a start; with a Dockerfile of a manifest's no network is made before its image is looked at.
+
+    Args:
+        plan: of the start.
+    """
+    if not plan.tools:
+        return STEPS
+    return [replace(step, needs=("tools",)) if step.makes in (INTERNAL, EGRESS) else step for step in STEPS]

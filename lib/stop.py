@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.home import bring
+from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
 from claude_bottle.lib.teardown import inventory
@@ -66,11 +66,13 @@ def end(engine: Engine, chosen: Sequence[Item]) -> list[str]:
         LookFailed: the engine gave no answer.
         Interrupted: see ``stop``.
     """
+    told = []
     for bottle in chosen:
         log.log_info(f"stopping {bottle.name}")
-        _tell(bottle)
+        told += [bottle] if _tell(bottle) else []
     busy = _await(chosen)
     left = [bottle.name for bottle in chosen if bottle in busy or perform(_is_left(engine, bottle))]
+    left += [bottle.name for bottle in told if bottle.name not in left and _has_kept_work(bottle)]
     for bottle in chosen:
         if bottle in busy:
             log.log_warn(f"{bottle.name} is still ending: its launcher, or what cleans up after it, is at work")
@@ -79,13 +81,23 @@ def end(engine: Engine, chosen: Sequence[Item]) -> list[str]:
     return left
 
 
-def _tell(bottle: Item) -> None:
-    """End its launcher as with TERM, which one that was stopped hears only when it goes on."""
+def _tell(bottle: Item) -> bool:
+    """End its launcher, if it lives, as with TERM, which one that was stopped hears only when it goes on."""
     launcher, _ = bottle.owner.living(place_here())
     if launcher:
         with suppress(OSError):  # it has ended meanwhile
             os.kill(launcher, signal.SIGTERM)
             os.kill(launcher, signal.SIGCONT)
+    return bool(launcher)
+
+
+def _has_kept_work(bottle: Item) -> bool:
+    """Say whether its launcher could not bring the work home, to who does not see that launcher's terminal too."""
+    found = record.read(bottle.owner.launch)
+    if not found or not found.kept:
+        return False
+    log.log_warn(f"the work of {found.agent} did not come home; to try again: ./cli.sh bring {found.agent}")
+    return True
 
 
 def _await(chosen: Sequence[Item]) -> list[Item]:

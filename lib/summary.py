@@ -11,7 +11,9 @@ from claude_bottle.lib import env, log
 from claude_bottle.lib.credential_values import TokenGoes, injections, token_goes
 from claude_bottle.lib.credentials import MODEL_HOST, Injection
 from claude_bottle.lib.docker import PROXY_NAMES
+from claude_bottle.lib.dockerfile import dockerfile_look
 from claude_bottle.lib.env_resolve import env_names
+from claude_bottle.lib.files.recipe import Recipe
 from claude_bottle.lib.inspection import Watched, plain, watched
 from claude_bottle.lib.manifest import (
     Manifest,
@@ -52,6 +54,7 @@ class Grants:
         listed: those of them that the bottle's own allowlist has.
         limits: those that the bottle itself sets.
         runtime: the engine's that is asked for, or an empty text.
+        tools: what the bottle's own image is built from, if it has one.
         credentials: those that the broker puts in, the token's first.
         sources: where the values of the manifest's own come from.
         token_goes: who gets the caller's token.
@@ -73,6 +76,7 @@ class Grants:
     listed: tuple[str, ...]
     limits: tuple[Limit, ...]
     runtime: str
+    tools: Recipe | None
     credentials: tuple[Injection, ...]
     sources: tuple[Credential, ...]
     token_goes: TokenGoes
@@ -120,6 +124,7 @@ class Grants:
             listed=listed_hosts(manifest, bottle),
             limits=granted.limits,
             runtime=settings.runtime or granted.runtime,
+            tools=dockerfile_look(manifest, bottle),
             credentials=credentials,
             sources=granted.credentials,
             token_goes=token_goes(granted, settings),
@@ -160,6 +165,13 @@ class Grants:
             log.labelled("  limits", ", ".join(f"{limit.name} {limit.text}" for limit in self.limits))
         if self.runtime:
             log.labelled("  runtime", self.runtime)
+        if self.tools:
+            self._say_tools(self.tools)
+
+    def _say_tools(self, tools: Recipe) -> None:
+        beside = f"with {tools.count} files of its folder" if tools.copies else "alone"
+        log.labelled("  dockerfile", f"{tools.path} ({tools.shown}, {beside})")
+        log.labelled("", "its build has the engine's network, and none of the secrets")
 
     def say_traffic(self) -> None:
         """Print what becomes of each credential, and of each host's traffic (not the shell's)."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from claude_bottle.lib import credential_values, log, plan, runner, seals, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.env_resolve import Secrets
+from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.manifest import FILE_NAME
 from claude_bottle.lib.search import Search, look_at
 from claude_bottle.lib.start import plan_for, with_teardown
 from claude_bottle.lib.steps import Launch
@@ -38,9 +40,13 @@ def verify(asking: Asking, agent: str, cwd: str, report: Callable[[BaseException
         0 where all hold, 1 where one is broken or something could not be removed.
 
     Raises:
-        BottleError: no engine answers, or the plan is at fault; nothing has been made.
+        BottleError: no engine answers, the plan is at fault, or it would build what nobody has agreed to; nothing has
+            been made.
     """
     engine, planned = plan_for(asking, plan.Request(agent, dry_run=True), cwd)
+    if planned.approval.is_pending(("bottles", planned.bottle, "dockerfile")):
+        line = f"nothing is built of what ./{FILE_NAME} adds; './cli.sh approve' lists and remembers it"
+        raise BottleError(line, planned.approval.lines())
     return with_teardown(engine, lambda journal: _look(engine, planned, journal), report)
 
 

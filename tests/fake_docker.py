@@ -31,6 +31,7 @@ class FakeEngine:
         folder: an empty or absent folder for its state.
         state: the engine at the start: lists `containers`, `networks`, `images` of objects with at least a name;
             `down` (true: no call is answered), `id` (that it gives itself), `info` (what else its `docker info` says),
+            `broken` (the seals that a probe of our own image beside a bottle finds broken),
             `no_pull` (docker's text when an image cannot be pulled), `same_names` (two networks may have one name).
             Of the client: `cannot_see` (a folder of the host that it does not see), `id_file` (`none` or `empty`: what
             it writes where it should write a build's id), `words` (`legacy` or `buildkit`: how a build ends),

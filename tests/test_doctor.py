@@ -21,13 +21,13 @@ from tests.sweep import TOKEN, Run
 
 IMAGES = ("node:22-slim", "claude-bottle:latest", "claude-bottle-broker:latest", DEFAULT_PIPELOCK_IMAGE)
 READS = {"info", "version", "network ls", "network inspect", "image inspect", "ps", "pull"}
-SEEN = {"info": {"SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime())}}
 DEAD = Owner("0f" * 16, place_here(), "4194304 17", "4194304 17")  # no process has a pid as high as that
 
 
 def desk(tmp_path: Path, images: tuple[str, ...] = IMAGES, **engine: Any) -> Run:
     """Return a place to start from where nothing is wrong, but for what the engine's state says."""
-    return Run(tmp_path, **{"images": [{"name": name} for name in images], **SEEN, **engine})
+    info = {"SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime()), **engine.pop("info", {})}
+    return Run(tmp_path, **{"images": [{"name": name} for name in images], "info": info, **engine})
 
 
 def findings(run: Run, status: int | None = None) -> dict[str, list[dict[str, str]]]:
@@ -102,7 +102,7 @@ def _without_docker(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("engine", "check", "words"),
     [
-        ({"info": {**SEEN["info"], "MemoryLimit": False, "SecurityOptions": ["name=rootless"]}}, "limits", "memory"),
+        ({"info": {"MemoryLimit": False, "SecurityOptions": ["name=rootless"]}}, "limits", "memory"),
         ({"info": {"SystemTime": "2001-01-01T00:00:00Z"}}, "clock", "s away"),
         ({"parts": {"Engine": "19.03.1"}}, "server", "older than 20.10"),
         ({"parts": {"Podman Engine": "5.0.0"}}, "server", "Podman"),

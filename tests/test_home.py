@@ -214,8 +214,19 @@ def dead_bottle(tmp_path: Path, status: str) -> Bottle:
     return bottle
 
 
-@pytest.mark.parametrize("status", ["running", "exited"])
-@pytest.mark.parametrize("words", [("start", "-y", "a"), ("cleanup", "--stale", "--yes")])
+START, STALE = ("start", "-y", "a"), ("cleanup", "--stale", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("running", START),
+        ("exited", START),
+        ("running", STALE),
+        ("exited", STALE),
+        ("running", ("stop", "claude-bottle-a-2")),
+    ],
+)
 def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
     tmp_path: Path, status: str, words: tuple[str, ...]
 ) -> None:
@@ -224,7 +235,8 @@ def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
     done = bottle.command(*words)
     assert bottle.refs() == [WORK] and f"work came home: {WORK}" in done.stderr, done.stderr
     assert bottle.show(f"{WORK}:a") == "two\n"
-    assert (bottle.leftovers(), bottle.kept()) == ([], [])
+    left = [name for name in bottle.leftovers() if words[0] != "stop" or not name.startswith("claude-bottle-stage.")]
+    assert (left, bottle.kept()) == ([], [])
 
 
 def test_cleanup_brings_home_before_it_removes_and_leaves_what_cannot_come(tmp_path: Path) -> None:
@@ -247,3 +259,25 @@ def test_cleanup_brings_home_before_it_removes_and_leaves_what_cannot_come(tmp_p
         assert len(kept) == (name == "evil") and all(
             f"it is kept in container '{box}'" in terminal.said for box in kept
         )
+
+
+def test_work_in_a_linked_worktree_and_in_a_subfolder_comes_home_to_the_one_repository(tmp_path: Path) -> None:
+    bottle = Bottle(tmp_path)
+    other = tmp_path / "other"
+    write(bottle.cwd, **{"sub/s": "s\n"})
+    git(bottle.cwd, "add", ".")
+    git(bottle.cwd, "commit", "-qm", "sub")
+    git(bottle.cwd, "worktree", "add", "-q", "-b", "linked", str(other))
+    subprocess.run(["rm", "-r", bottle.inside], check=True)
+    git(tmp_path, "clone", "-q", str(bottle.cwd), str(bottle.inside))
+    main, bottle.before = bottle.cwd, bottle.snapshot()
+    bottle.session("echo two > a")
+    for number, folder in enumerate((other, bottle.cwd / "sub"), 1):
+        bottle.cwd = folder
+        _, err = bottle.begin().communicate(timeout=60)
+        assert f"comes home as branches claude-bottle/a-N/... of {main}/.git" in err, err
+        assert f"work came home: claude-bottle/a-{number}/work" in err, err
+        bottle.session("echo three > a")
+    bottle.cwd = main
+    assert bottle.refs() == [f"claude-bottle/a-{number}/work" for number in (1, 2)]
+    assert bottle.snapshot() == bottle.before and git(other, "status", "--porcelain") == ""

@@ -316,3 +316,12 @@ def test_a_branch_in_the_way_of_all_of_ours_is_named(bottle: Bottle) -> None:
     repository = Repository(str(bottle.host / ".git"), Bounds(seconds=60))
     with pytest.raises(BottleError, match="one is in the way"):
         perform(branches._refs(repository, "a", heads.Heads("", "", bottle.first, ())))
+
+
+def test_what_root_brings_to_somebody_elses_repository_is_theirs(bottle: Bottle) -> None:
+    git(bottle.host, "branch", "claude-bottle/before/work")
+    owner = 1234 if os.geteuid() == 0 else os.geteuid()
+    subprocess.run(["chown", "-R", f"{owner}:{os.getegid()}", bottle.host], check=True)
+    tip = bottle.commit(bottle.tree((BLOB, bottle.blob("x"), "b")))
+    bottle.take(bottle.pack([tip]), [tip])
+    assert {path.lstat().st_uid for path in bottle.host.rglob("*")} == {owner}

@@ -253,7 +253,7 @@ def test_cleanup_stale_asks(scene: Scene) -> None:
 
 def test_cleanup_takes_yes_with_stale_only(scene: Scene) -> None:
     done = scene.command("cleanup", "--yes")
-    assert done.returncode == 2 and "--yes goes with --stale only" in done.stderr
+    assert done.returncode == 2 and "--yes goes with --stale or --images only" in done.stderr
     assert sorted(scene.leftovers()) == scene.all
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,8 @@ class Stopped(Run):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.attached = folder / "attached"
-        self.attached.touch()
-        self.fake.session(f"while test -e {self.attached}; do sleep 0.1; done")
+        self.attached.mkdir()
+        self.fake.session(f"touch {self.attached}/$$; while test -e {self.attached}/$$; do sleep 0.1; done")
 
     def begin(self) -> subprocess.Popen[str]:
         before, child = self.sessions(), super().begin()
@@ -31,7 +32,7 @@ class Stopped(Run):
         return child
 
     def sessions(self) -> int:
-        return sum("claude" in argv for argv in self.fake.argvs())
+        return len(list(self.attached.iterdir()))
 
     def agents(self) -> list[str]:
         return [box["name"] for box in self.fake.containers() if box["labels"].get("claude-bottle.role") == "agent"]
@@ -64,7 +65,8 @@ def test_what_a_killed_launch_left_is_removed(run: Stopped) -> None:
     child.wait(timeout=60)
     done = run.command("stop", "a")
     assert done.returncode == 0, done.stderr
-    run.attached.unlink()
+    for each in run.attached.iterdir():
+        each.unlink()
     child.communicate(timeout=60)
     assert [left for left in run.leftovers() if not left.startswith("claude-bottle-stage.")] == []
 
@@ -92,6 +94,16 @@ def test_several_of_one_agent_are_named(run: Stopped) -> None:
     for child in (first, second):
         child.communicate(timeout=60)
     assert run.leftovers() == []
+
+
+def test_work_that_its_launcher_could_not_bring_home_is_named(run: Stopped) -> None:
+    child = run.begin()
+    (noted,) = run.home.glob(".local/state/claude-bottle/work/*/session.json")
+    noted.write_text(json.dumps({**json.loads(noted.read_text()), "kept": "work.tar"}))
+    done = run.command("stop", "a")
+    child.communicate(timeout=60)
+    assert done.returncode == 1 and run.leftovers() == []
+    assert "warning: the work of a did not come home; to try again: ./cli.sh bring a\n" in done.stderr
 
 
 def test_what_cannot_be_removed_is_said(run: Stopped) -> None:

@@ -196,7 +196,7 @@ def look(folder: str, *, may_build: bool = True) -> Project:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise BottleError(f"cannot read {folder}")
     git, refused = _git(folder)
-    found = Project(folder, _rules(folder), git, refused)
+    found = Project(folder, read_rules(os.path.join(folder, IGNORE)), git, refused)
     if not refused:
         found = _belonging(found, may_build)
     try:
@@ -298,8 +298,15 @@ def _severed(root: str, belongs: Repository) -> Iterator[str]:
                 yield path
 
 
-def _rules(folder: str) -> dockerignore.Rules:
-    path = os.path.join(folder, IGNORE)
+def read_rules(path: str) -> dockerignore.Rules:
+    """Return what a file like .dockerignore says; one that is not there leaves nothing out.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        BottleError: it cannot be read, or docker would not take it.
+    """
     try:
         text = (read(path, MAX_IGNORE, follow=True) or b"").decode("utf-8", "surrogateescape")
     except ValueError as problem:

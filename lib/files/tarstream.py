@@ -136,10 +136,10 @@ def _regular(path: str, above: int | None, info: tarfile.TarInfo, seen: dict[tup
             seen[what.st_dev, what.st_ino] = info.name
         info.size = what.st_size
         yield _header(info)
-        yield from _exactly(file, info.size)
+        yield from exactly(file, info.size)
 
 
-def _exactly(file: io.BufferedReader, size: int) -> Iterator[bytes]:
+def exactly(file: io.BufferedReader, size: int) -> Iterator[bytes]:
     """Yield a file's content with the size that its header says, even if it changes while it is read."""
     left = size
     while left:

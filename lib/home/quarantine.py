@@ -178,6 +178,7 @@ class Repository:
         os.makedirs(target, exist_ok=True)
         for name in sorted(names, key=lambda name: _ORDER.index(os.path.splitext(name)[1])):
             os.rename(os.path.join(source, name), os.path.join(target, name))
+            self._give_over(os.path.join(target, name))
 
     def create(self, refs: Sequence[tuple[str, str]]) -> Work[bool]:
         """Make refs, all or none; it comes to whether they are made: one may be there by now.
@@ -191,7 +192,19 @@ class Repository:
         answer = yield self._git(["update-ref", "--stdin"], [f"create {name} {tip}" for name, tip in refs])
         if not answer.ok and "exists" not in answer.failure:
             raise _refused("update-ref", answer)
+        for name in ("refs/heads/claude-bottle", "logs/refs/heads/claude-bottle"):
+            self._give_over(os.path.join(self.folder, name))
         return answer.ok
+
+    def _give_over(self, path: str) -> None:
+        """Have what root has made belong to whom the repository does, who could not remove it otherwise."""
+        owner = os.stat(self.folder)
+        if os.geteuid() or not owner.st_uid:
+            return
+        below = (os.path.join(place, name) for place, folders, files in os.walk(path) for name in (*folders, *files))
+        for each in (path, *below):
+            with suppress(FileNotFoundError):
+                os.chown(each, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def leave(self) -> None:
         """Remove the quarantine."""

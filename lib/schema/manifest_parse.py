@@ -6,6 +6,7 @@ empty or left out here; what is wrong with it is the first other's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -97,6 +98,20 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Dockerfile:
+    """The Dockerfile of a bottle's own: its path as it is written, the folder that this begins at, and where it is."""
+
+    name: str
+    folder: str
+    at: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it is on the host."""
+        return os.path.normpath(os.path.join(self.folder, self.name))
+
+
+@dataclass(frozen=True)
 class Bottle:
     """One bottle.
 
@@ -110,6 +125,7 @@ class Bottle:
         limits: those that are of their type, in the schema's order.
         runtime: the name of the engine's.
         runtime_at: the name's file and JSON path.
+        dockerfile: what its own image is built by, if it has one.
         credentials: those that are whole, in manifest order.
         inspect: whether a host's traffic is to be looked into, where the manifest says so.
         dlp: what becomes of a secret that is found in it: "warn" or "block".
@@ -124,6 +140,7 @@ class Bottle:
     limits: tuple[Limit, ...] = ()
     runtime: str = ""
     runtime_at: str = ""
+    dockerfile: Dockerfile | None = None
     credentials: tuple[Credential, ...] = ()
     inspect: tuple[tuple[str, bool], ...] = ()
     dlp: Dlp = "warn"
@@ -139,9 +156,10 @@ class Sources:
     def where(self, place: Place) -> str:
         """Return the file and the JSON path of a place: the file that says what is there, or at the nearest above."""
         wait.check_signals()  # every loop over a large manifest comes here
-        return f"{self._file_of(place)}: {schema_check.json_path(place)}"
+        return f"{self.file_of(place)}: {schema_check.json_path(place)}"
 
-    def _file_of(self, place: Place) -> str:
+    def file_of(self, place: Place) -> str:
+        """Return the file that says what is at a place, or at the nearest above."""
         for length in range(len(place), 0, -1):
             for file, part in zip(self.files, self.parts, strict=True):
                 if _has(part, place[:length]):
@@ -208,6 +226,7 @@ def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) 
         limits=tuple(_limits((*place, "limits"), as_object(fields.get("limits")), sources)),
         runtime=_text(fields.get("runtime")),
         runtime_at=sources.where((*place, "runtime")),
+        dockerfile=_dockerfile((*place, "dockerfile"), _text(fields.get("dockerfile")), sources),
         credentials=tuple(_credentials((*place, "credentials"), credentials, sources, broken)),
         inspect=tuple((host, wish) for host, wish in inspect.items() if isinstance(wish, bool)),
         dlp="block" if egress.get("dlp") == "block" else "warn",
@@ -246,6 +265,11 @@ def _listed(place: Place, hosts: list[Any], sources: Sources) -> Iterator[Listed
     for index, host in enumerate(hosts):
         if isinstance(host, str):
             yield ListedHost(host, sources.where((*place, index)))
+
+
+def _dockerfile(place: Place, name: str, sources: Sources) -> Dockerfile | None:
+    folder = os.path.dirname(sources.file_of(place))
+    return Dockerfile(name, folder, sources.where(place)) if name else None
 
 
 def _credentials(

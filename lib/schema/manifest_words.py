@@ -11,6 +11,7 @@ from claude_bottle.lib.schema import schema_check
 from claude_bottle.lib.schema.schema_check import Fault, Place, UnknownKey
 
 FILE_NAME = "claude-bottle.json"
+OURS = (("limits",), ("runtime",), ("dockerfile",), ("credentials",))
 EGRESS_OURS = (("egress", "inspect"), ("egress", "dlp"))
 
 
@@ -93,7 +94,7 @@ def is_address(host: str) -> bool:
 
 def _shell_sees(fault: Fault) -> bool:
     inside_ssh_entry = len(fault.place) > 3 and fault.place[2] == "ssh"
-    ours = fault.place[2:3] in (("limits",), ("runtime",), ("credentials",)) or fault.place[2:4] in EGRESS_OURS
+    ours = fault.place[2:3] in OURS or fault.place[2:4] in EGRESS_OURS
     return fault.kind in ("type", "name") and not inside_ssh_entry and not ours
 
 

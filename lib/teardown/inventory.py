@@ -20,7 +20,10 @@ PREFIX = "claude-bottle."
 CONTAINER = "container"
 NETWORK = "network"
 IMAGE_LABEL = f"{PREFIX}image"
+TOOLS_LABEL = f"{PREFIX}tools"  # of the images that manifests' Dockerfiles have made
+TOOLS_REPOSITORY = "claude-bottle-tools"
 
+PROBE = "probe"  # looks at an image, or from the bottle's network, and ends
 AGENT = "agent"
 SIDECAR = "sidecar"
 BROKER = "broker"
@@ -28,6 +31,7 @@ PACKER = "packer"  # opens what is left of a bottle
 INTERNAL = "internal"
 EGRESS = "egress"
 KINDS = {
+    PROBE: CONTAINER,
     AGENT: CONTAINER,
     BROKER: CONTAINER,
     SIDECAR: CONTAINER,

@@ -90,6 +90,12 @@ class Journal:
         entry.identity = identity
         entry.gone = not identity
 
+    def removed(self, identity: str) -> None:
+        """Note that a thing is gone already."""
+        for entry in self.entries:
+            if entry.identity == identity:
+                self.answered(entry, "")
+
     def lost(self, entry: Entry) -> None:
         """Note that docker gave no answer in time."""
         self._tell(lost=self.entries.index(entry))

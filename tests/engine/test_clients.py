@@ -48,6 +48,17 @@ git clone -q "https://$HOST/git/$REPOSITORY.git" there && cd there
 git config user.name tester && git config user.email tester@test
 echo more >more && git add more && git commit -qm more && git push -q origin HEAD:main && git fetch -q && git status -sb
 """
+GO = """
+printf 'module user\\n\\nrequire scenery.test/module v1.0.0\\n' >go.mod
+printf 'package main\\n\\nimport "scenery.test/module"\\n\\nfunc main() { println(module.Word) }\\n' >main.go
+export GOPATH=$PWD/path GOCACHE=$PWD/cache GOFLAGS="-mod=mod -modcacherw" GOPROXY="https://$HOST/go" GONOSUMDB="*"
+go run . 2>&1
+"""
+# It sends a token whatever it asks: where a credential is for the host, what stands for that.
+GH = """
+name=$(printf '%s_TOKEN' "${HOST%%.*}" | tr a-z A-Z)
+GH_HOST=$HOST GH_ENTERPRISE_TOKEN=${!name:-none} gh api word
+"""
 SCRIPTS = {
     "curl": 'curl -sS --fail "https://$HOST/word"',
     "git": GIT_ROUND,
@@ -58,6 +69,8 @@ SCRIPTS = {
     "uv": """uv venv -q v && uv pip install -q --no-cache -p v/bin/python -i "https://$HOST/simple/" scenery-package
         v/bin/python -c 'import scenery_package as s; print(s.WORD)'""",
     "cargo": CARGO,
+    "go": GO,
+    "gh": GH,
     "fetch": f"cat >f.js <<'END'\n{FETCH}END\nnode f.js",
     "requests": """python3 -c 'import os, requests
 print(requests.get("https://" + os.environ["HOST"] + "/word").status_code)'""",
@@ -67,7 +80,8 @@ print(urllib.request.urlopen("https://" + os.environ["HOST"] + "/word").status)'
 SAYS = {
     "curl": '"path":"/word"',
     "git": "## main...origin/main",
-    **dict.fromkeys(("npm", "pip", "uv", "cargo"), WORD),
+    "gh": '"path":"/api/v3/word"',
+    **dict.fromkeys(("npm", "pip", "uv", "cargo", "go"), WORD),
     **dict.fromkeys(("fetch", "requests", "urllib"), "200"),
 }
 
