@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -242,7 +243,9 @@ def _keep(
     if not where:
         where = yield from _keep_container(engine, found, container, name)
         outcome.stay.add(container)
-    again = f"to try again: ./cli.sh bring {found.agent}"
+    again = f"to try again: ./cli.sh bring {shlex.quote(found.agent)}"
+    if records.read(found.launch) is None:  # nobody can be told then where it goes
+        again = f"to take it out: {shlex.join(['docker', 'cp', f'{container[:12]}:{found.workspace}', '.'])}"
     outcome.warnings.append(f"the work of {found.agent} did not come home: {why}; it is kept in {where}; {again}")
 
 
