@@ -28,7 +28,7 @@ from claude_bottle.lib.teardown.owner import Owner
 
 PATIENT_SECONDS, HURRIED_SECONDS = 3600.0, 60.0  # of a session that has ended, and of one that was ended
 STOP_SECONDS = 20.0  # for what keeps a container
-TALK_SECONDS = 3.0
+TALK_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 MOST_RAW, LEAST_FREE = 20 * GIB, GIB  # bytes
 
