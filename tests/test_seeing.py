@@ -32,19 +32,19 @@ class Seen(Run):
         self.words = [*self.program, "start", "-y", "a"]
         self.child: subprocess.Popen[str] | None = None
         self.says = self.fake.folder / "says"
-        self.launches = self.home / ".local" / "state" / "claude-bottle" / "launches"
+        self.state = self.home / ".local" / "state" / "claude-bottle"
         manifest = {"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "prompt": "x"}}}
         (self.home / "claude-bottle.json").write_text(json.dumps(manifest))
 
     def session(self, *lines: bytes, times: int, then: str = "") -> None:
         """Have the sidecar say something in the session, which goes on when so many refusals are counted."""
         (self.fake.folder / "more").write_bytes(b"".join(lines))
-        counted = f"grep -q '{times}\\]' {self.launches}/*/presence.json"
+        counted = f"grep -q '{times}\\]' {self.state}/launch-*/presence.json"
         self.fake.session(f"cat {self.fake.folder}/more >> {self.says}; until {counted}; do sleep 0.02; done; {then}")
 
     def told(self) -> dict[str, Any]:
         """Return what the one launch says of itself."""
-        (path,) = self.launches.glob("*/presence.json")
+        (path,) = self.state.glob("launch-*/presence.json")
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
@@ -59,7 +59,7 @@ class Seen(Run):
     def launch(self, what: str) -> subprocess.Popen[str]:
         """Begin a start, and wait until what it says of itself has some text in it."""
         self.child = self.begin()
-        assert until(lambda: any(what in path.read_text() for path in self.launches.glob("*/presence.json")))
+        assert until(lambda: any(what in path.read_text() for path in self.state.glob("launch-*/presence.json")))
         return self.child
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def test_what_was_denied_is_told_after_the_session_and_in_the_receipt(run: Seen,
     schema = json.loads((ROOT / "lib" / "schema" / "receipt.schema.json").read_text())
     jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
     assert {"host": HOST, "reason": "not listed", "times": 12} in found["denied"]
-    assert run.leftovers() == [] and list(run.launches.iterdir()) == []
+    assert run.leftovers() == [] and list(run.state.glob("launch-*")) == []
 
 
 def test_a_session_that_was_denied_nothing_is_told_nothing(run: Seen, tmp_path: Path) -> None:
@@ -144,25 +144,25 @@ def test_a_start_is_listed_before_it_has_a_container_and_a_killed_one_is_not(run
     os.killpg(run.child.pid, signal.SIGKILL)
     run.fake.release(fault)
     run.child.communicate()
-    assert until(lambda: not list(run.launches.iterdir()))
+    assert until(lambda: not list(run.state.glob("launch-*")))
     assert not [one for one in run.active() if one["folder"]]
 
 
-def test_what_an_earlier_boot_has_left_is_not_listed_and_goes(run: Seen) -> None:
-    run.fake.session(f"cp -R {run.launches} {run.launches}.kept")
+def test_what_an_earlier_boot_has_left_is_not_listed_and_goes(run: Seen, tmp_path: Path) -> None:
+    run.fake.session(f"cp -R {run.state} {tmp_path}/kept")
     assert run.command("start", "-y", "a").returncode == 0
-    (kept,) = Path(f"{run.launches}.kept").iterdir()
+    (kept,) = (tmp_path / "kept").glob("launch-*")
     said = json.loads((kept / "presence.json").read_text())
     said["owner"]["boot"] = "another"
     (kept / "presence.json").write_text(json.dumps(said))
-    (kept).rename(run.launches / kept.name)
-    odd = run.launches / ("0" * 32)
+    kept.rename(run.state / kept.name)
+    odd = run.state / f"launch-{'0' * 32}"
     odd.mkdir()
     (odd / "presence.json").write_text("[1")
     assert not [one for one in run.active() if one["folder"]]
     run.fake.session("")
     assert run.command("start", "-y", "a").returncode == 0
-    assert [path.name for path in run.launches.iterdir()] == [odd.name]
+    assert [path.name for path in run.state.glob("launch-*")] == [odd.name]
 
 
 OPENED = {"event": "tunnel_open", "method": "CONNECT", "target": "api.test:443", "time": "2026-01-02T03:04:05Z"}

@@ -22,7 +22,7 @@ STARTING, RUNNING, ENDING = "starting", "running", "ending"
 ROLE = "presence"
 EVERY_SECONDS = 1.0
 LONGEST = 1 << 20  # bytes of what one says
-_FOLDER = "launches"
+_FOLDER = "launch-"  # and then the launch
 _FILE = "presence.json"
 
 
@@ -66,7 +66,7 @@ class Presence:
 
     def __init__(self, journal: Journal, engine: str, agent: str, bottle: str, folder: str) -> None:
         state = state_folder(os.environ)
-        self._folder = state / _FOLDER / journal.owner.launch if state else None
+        self._folder = state / f"{_FOLDER}{journal.owner.launch}" if state else None
         self._said: dict[str, Any] = {"owner": journal.owner.facts(), "engine": engine, "agent": agent}
         self._said |= {"bottle": bottle, "folder": folder, "begun": int(time.time())}
         self._refused: Callable[[], list[Row]] = list
@@ -139,19 +139,19 @@ def forget() -> None:
     for launch, one in every.items():
         place = one.owner.place
         if launch in dead or (place.host == here.host and place.boot and here.boot and place.boot != here.boot):
-            shutil.rmtree(_root() / launch, ignore_errors=True)
+            shutil.rmtree(_root() / f"{_FOLDER}{launch}", ignore_errors=True)
 
 
 def _root() -> Path:
-    return (state_folder(os.environ) or Path("/nonexistent")) / _FOLDER
+    return state_folder(os.environ) or Path("/nonexistent")
 
 
 def _all() -> Iterator[tuple[str, Present]]:
     with suppress(OSError):
-        for path in sorted(_root().iterdir()):
+        for path in sorted(_root().glob(f"{_FOLDER}*")):
             said = _read(path / _FILE)
-            if said and said.owner.launch == path.name:
-                yield path.name, said
+            if said and f"{_FOLDER}{said.owner.launch}" == path.name:
+                yield said.owner.launch, said
 
 
 def _read(path: Path) -> Present | None:
