@@ -57,7 +57,7 @@ say_seal('ipv6', ipv6());
 say_seal('capabilities', capabilities());
 hear($_) for @talks; # before it is asked something else: it has a second for that
 say_seal('sidecar', sidecar());
-credentials() if @talks;
+credentials() if @talks || $told{placeholder};
 thorough($allowed) if defined $allowed;
 printf "seconds\t%.2f\n", now() - $began;
 keep_values() unless $broken || $file eq q{-};

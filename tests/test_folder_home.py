@@ -20,6 +20,8 @@ from claude_bottle.lib.home.record import FOLDER, Record, place, write
 from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.host.calls import perform
 
+from tests.sweep import Run, until
+
 RECORD = Record("0" * 32, "a", "a", FOLDER, "/project", "", "/home/node/workspace", "engine", began=True)
 OLD = 1_500_000_000
 
@@ -152,8 +154,8 @@ def test_large_files_and_second_names_come_home(tmp_path: Path) -> None:
     os.link(bottle.workspace / "first", bottle.workspace / "z")
     bottle.bring()
     assert bottle.came(2) == dict.fromkeys(("first", "second", "third", "z"), "4")
-    os.utime(bottle.workspace / "touched")
-    assert bottle.bring() == ""  # written and taken back: it was only touched
+    os.utime(bottle.workspace / "touched", (OLD + 5, OLD + 5))
+    assert bottle.bring() == "" and len(list(bottle.home.iterdir())) == 2  # written and taken back: it was only touched
 
 
 LINKS_OUT = ["/etc/passwd", "..", "../x", "sub/../../x", "a/../..", "", "sub/../.git/x", ".git", "x/GIT~1"]
@@ -214,7 +216,8 @@ def test_names_that_a_terminal_would_obey_are_spelt_out(bottle: Bottle) -> None:
     bottle.write(**{"a\x1b[2J\nb": ""})
     bottle.enter()
     (bottle.workspace / "a\x1b[2J\nb").unlink()
-    bottle.bring(odd("workspace/\u202ex", tarfile.SYMTYPE, "/\x1b[31m"))
+    bottle.bring(odd("workspace/\u202ex", tarfile.SYMTYPE, "/\x1b[31m"), odd("workspace/b\x9b\n/\x07é", size=1))
+    assert bottle.came() == {"b\\x9b\\n": "/", "b\\x9b\\n/\\x07é": "x"}
     assert bottle.listed("deleted.txt") == ["a\\x1b[2J\\nb"]
     assert bottle.listed("left-out.txt") == ["\\u202ex: a link that leads out: /\\x1b[31m"]
 
@@ -360,3 +363,35 @@ def pax(line: bytes) -> bytes:
 def test_a_stream_that_is_none_is_an_error_of_ours(stream: bytes) -> None:
     with pytest.raises(untar.Broken, match="no tar stream"):
         read(stream + b"\0" * 2048, 1000)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A start of a project without a repository, and what stands for the bottle's workspace at its end."""
+    made = Run(tmp_path / "run")
+    (made.cwd / "a").write_text("old")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "a").write_text("new")
+    made.fake.workspace(inside)
+    return made
+
+
+def test_a_session_ends_with_its_work_in_the_state_folder(run: Run) -> None:
+    _, err = run.begin().communicate(timeout=60)
+    state = run.home / ".local" / "state" / "claude-bottle"
+    assert f"the work came home as files, 1 changed, 1 deleted: {state}/files/a-1\n" in err, err
+    assert (state / "files" / "a-1" / "files" / "a").read_text() == "new"
+    assert (run.leftovers(), list((state / "work").iterdir())) == ([], [])
+    assert (run.cwd / "a").read_text() == "old"
+
+
+def test_the_work_of_a_killed_launcher_comes_home_too(run: Run) -> None:
+    run.fake.session("sleep 60")
+    child = run.begin()
+    assert until(lambda: any("claude" in argv for argv in run.fake.argvs()))
+    child.kill()
+    child.communicate(timeout=60)
+    note = run.note()
+    assert "an earlier start ended: the work came home as files, 1 changed, 1 deleted: " in note, note
+    assert until(lambda: not run.leftovers()), run.leftovers()

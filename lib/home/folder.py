@@ -113,6 +113,7 @@ class _Target:
         self._landing: Landing | None = None
         self.counts = {"new": 0, "changed": 0, "deleted": 0}
         self.left_out: list[str] = []
+        self.has_folders = False
 
     @property
     def landing(self) -> Landing:
@@ -145,7 +146,8 @@ class _Target:
             with self._list(LEFT_OUT) as file:
                 file.writelines(log.encode(f"{line}\n") for line in self.left_out)
         self.close()
-        if self._folder is None:
+        if self._folder is None or not (any(self.counts.values()) or self.left_out or self.has_folders):
+            self.drop()  # a file that was only touched was there for a while
             return ""
         counts = [f"{number} {what}" for what, number in self.counts.items() if number]
         counts += [f"{len(self.left_out)} that could not come, see {LEFT_OUT}"] if self.left_out else []
@@ -337,7 +339,7 @@ class _Comparing:
         if kind == FILE and self._content:
             taken = self._try(self._content.keep)
         elif kind == FOLDER:
-            self._try(partial(landing.folder, path))
+            self._target.has_folders |= self._try(partial(landing.folder, path))
             return  # what is in it counts
         elif kind == LINK:
             taken = self._try(partial(landing.link, path, self._entry.target))

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from contextlib import suppress
 
+from claude_bottle.lib import log
 from claude_bottle.lib.errors import BottleError
 
 LEAST_FREE = 1 << 30  # bytes of the disk
@@ -30,9 +31,9 @@ class NotTaken(Exception):
 
 
 def harmless(name: str) -> str:
-    """Return what a name becomes: a repository that was made in a bottle must not be one for whoever goes there."""
+    """Return what a name becomes: nothing that a terminal obeys, and no repository for whoever goes there."""
     plain = unicodedata.normalize("NFKC", _IGNORED.sub("", name))
-    return MEANT if _GIT.fullmatch(plain) else name
+    return MEANT if _GIT.fullmatch(plain) else log.visible(name)
 
 
 def stays_inside(path: str, target: str) -> bool:

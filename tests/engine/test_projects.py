@@ -234,7 +234,7 @@ def test_the_work_on_a_project_without_a_repository_comes_home_as_files(desk: De
     assert said.endswith(f"3 changed, 1 deleted, 2 that could not come, see left-out.txt: {folder}\r")
     files = folder / "files"
     assert (files / "sub" / "changed").read_text() == "new\n" and os.readlink(files / "in") == "sub/changed"
-    assert os.access(files / "run", os.X_OK) and (files / "deep" / "a\x1b[31mb" / "file").read_text() == "x\n"
+    assert os.access(files / "run", os.X_OK) and (files / "deep" / "a\\x1b[31mb" / "file").read_text() == "x\n"
     assert (files / "large").read_text() == (files / "second").read_text() == "x" * 2_000_000 + "y" + "x" * 999_999
     assert subprocess.run(["sha256sum", "--quiet", "-c", "sum"], cwd=files).returncode == 0
     assert not any((files / name).exists() for name in ("kept", "ignored.log", ".git", "pipe", "out"))
