@@ -174,6 +174,11 @@ def on_host(folder: Path) -> dict[str, Any]:
     return {str(path.relative_to(folder)): _on_host(path) for path in sorted(folder.rglob("*"))}
 
 
+def files(folder: Path) -> list[str]:
+    """Return the files in a folder, which need not exist, by relative path."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
 def _on_host(path: Path) -> dict[str, Any]:
     mode = path.lstat().st_mode
     content = os.readlink(path) if stat.S_ISLNK(mode) else path.read_text() if stat.S_ISREG(mode) else ""

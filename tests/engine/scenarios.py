@@ -57,7 +57,8 @@ class Scenario:
         """Return the user's folders, filled."""
         desk = Desk(folder, self.slug)
         desk.manifest(*self.furnish(desk))
-        desk.env.update(CLAUDE_BOTTLE_IMAGE=IMAGE, **self.settings)
+        state = folder.with_name(f"{folder.name}.state")
+        desk.env.update(CLAUDE_BOTTLE_IMAGE=IMAGE, XDG_STATE_HOME=str(state), **self.settings)
         return desk
 
 

@@ -70,6 +70,7 @@ class Start:
             "heard": f"it was told {WORD}" in self.terminal.said,
             "terminal as before": self.terminal.settings() == self.terminal.before,
             "host as before": observe.on_host(self.desk.cwd.parent) == self.host,
+            "remembered": observe.files(Path(self.desk.env["XDG_STATE_HOME"])),
             **observe.afterwards(self.scenario.slug),
         }
         return dict(observe.flat(after, "afterwards"))
