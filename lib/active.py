@@ -23,7 +23,7 @@ from claude_bottle.lib.teardown.owner import dead_launches
 from claude_bottle.lib.teardown.presence import RUNNING, STARTING, Present
 
 STATS_SECONDS = 10.0  # docker looks twice, a second apart
-STALE, STOPPED = "stale", "stopped"
+STALE, STOPPED, KEPT = "stale", "stopped", "kept"
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _CREATED = "%Y-%m-%d %H:%M:%S %z"
 
@@ -131,6 +131,8 @@ def _of_container(item: Item, said: Present | None, dead: bool) -> Active:
 
 
 def _state(item: Item, said: Present | None, dead: bool) -> str:
+    if item.is_kept:
+        return KEPT
     if dead:
         return STALE
     if said:

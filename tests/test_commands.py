@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from claude_bottle.lib.teardown.inventory import KEPT_PREFIX
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeDocker
@@ -46,6 +47,25 @@ def test_an_agent_named_like_a_sidecar_is_listed(tmp_path: Path, env: dict[str, 
     fake = FakeDocker(tmp_path / "engine", {"containers": boxes})
     done = run(tmp_path, {**env, "PATH": fake.path()}, "list", "active")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["claude-bottle-pipelock-x"]
+
+
+def test_fifty_bottles_are_found_and_measured_in_as_many_calls_as_one(tmp_path: Path, env: dict[str, str]) -> None:
+    labels = {"claude-bottle.owner": "o", "claude-bottle.role": "agent"}
+    boxes = [{"name": f"claude-bottle-{number}", "labels": labels} for number in range(50)]
+    fake = FakeDocker(tmp_path / "engine", {"containers": boxes})
+    found = json.loads(run(tmp_path, {**env, "PATH": fake.path()}, "list", "active", "--json").stdout)
+    assert len(found) == 50 and all(one["memory"] for one in found)
+    assert [argv[0] for argv in fake.argvs()] == ["info", "ps", "stats"]
+
+
+def test_an_engine_that_does_not_measure_costs_no_more_than_the_numbers(tmp_path: Path, env: dict[str, str]) -> None:
+    kept = {"name": f"{KEPT_PREFIX}a.1", "status": "exited", "labels": {"claude-bottle.role": "agent"}}
+    fake = FakeDocker(tmp_path / "engine", {"containers": [{"name": "claude-bottle-a"}, kept]})
+    fake.fault("* stats: no")
+    done = run(tmp_path, {**env, "PATH": fake.path()}, "list", "active", "--json")
+    bottle, over = json.loads(done.stdout)
+    assert (done.returncode, bottle["agent"], bottle["memory"], bottle["denied"]) == (0, "a", None, None)
+    assert (bottle["state"], over["state"]) == ("running", "kept")
 
 
 def test_cleanup_removes_by_id(tmp_path: Path, env: dict[str, str]) -> None:
