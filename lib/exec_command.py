@@ -32,12 +32,14 @@ def exec_command(word: str, command: Sequence[str]) -> int:
         The command's own status.
 
     Raises:
-        BottleError: the engine gave no answer, or there is not one such bottle.
+        BottleError: the engine gave no answer, there is not one such bottle, or the connection to it has broken.
         Interrupted: a signal arrived that could not be passed on.
     """
     engine = docker_require(os.environ)
     beside = Beside(engine, bottles.the_one(engine, word).identity, secrets.token_hex(8))
-    return beside.follow(command)
+    status = beside.follow(command)
+    engine.require_link()
+    return status
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ from urllib.parse import urlsplit
 
 from claude_bottle.lib.errors import EngineUnfit
 from claude_bottle.lib.host import process, relay, run, wait
+from claude_bottle.lib.host.ssh_words import ssh_words
 
 PREFIX = "claude-bottle-link."
 WORD_SECONDS = relay.OPEN_SECONDS + relay.PROBE_SECONDS
 END_SECONDS = 1.0
 MOST_SAID = 65536  # bytes of a word of the connection's
-PROGRAM = "tunnel.py"
+PYTHON = ("-I", "-X", "utf8")
 MOST_PARENT = 70  # bytes of the folder's parent: macOS takes 104 of a socket's path
+_PROGRAM = Path(relay.__file__).resolve().with_name("tunnel.py")
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # of a path: ssh gives other characters a meaning
 
 
@@ -90,18 +92,13 @@ class Link:
         listener = _listener(self.socket)
         self._line, theirs = socket.socketpair()
         spec = {**asdict(target), "ssh": ssh, "folder": folder, "title": title}
-        no, fds = subprocess.DEVNULL, (listener.fileno(), theirs.fileno())
-        with listener, theirs:
+        near, far = os.path.join(folder, relay.FAR), target.path or relay.DEFAULT_SOCKET
+        self._ssh, pipes = run.forwarding(ssh, ssh_words(spec, near, far))  # on its way while the process begins
+        no, fds = subprocess.DEVNULL, (listener.fileno(), theirs.fileno(), *pipes)
+        try:
             self._process = run.spawn(
                 sys.executable,
-                [
-                    "-I",
-                    "-X",
-                    "utf8",
-                    str(Path(relay.__file__).resolve().with_name(PROGRAM)),
-                    json.dumps(spec),
-                    *map(str, fds),
-                ],
+                [*PYTHON, str(_PROGRAM), json.dumps(spec), *map(str, (*fds, self._ssh.pid))],
                 stdin=no,
                 stdout=no,
                 stderr=no,
@@ -109,6 +106,11 @@ class Link:
                 cwd="/",
                 pass_fds=fds,
             )
+        finally:
+            for each in (listener, theirs):
+                each.close()
+            for fd in pipes:
+                os.close(fd)
         process.at_end(self.close)
 
     @property
@@ -156,7 +158,9 @@ class Link:
         """Let it end, where nobody else holds it, and give it a moment for that."""
         if self._line.fileno() != -1:
             self._line.close()
-            run.await_end(self._process, time.monotonic() + END_SECONDS)
+            until = time.monotonic() + END_SECONDS
+            for each in (self._process, self._ssh):
+                run.await_end(each, until)
 
 
 def link_open(host: str, title: str, environ: Mapping[str, str]) -> Link | None:

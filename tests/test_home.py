@@ -281,3 +281,29 @@ def test_work_in_a_linked_worktree_and_in_a_subfolder_comes_home_to_the_one_repo
     bottle.cwd = main
     assert bottle.refs() == [f"claude-bottle/a-{number}/work" for number in (1, 2)]
     assert bottle.snapshot() == bottle.before and git(other, "status", "--porcelain") == ""
+
+
+def test_ctrl_c_while_work_comes_home_leaves_it_in_the_stopped_container(bottle: Bottle) -> None:
+    bottle.session("echo two > a")
+    fault = bottle.fake.fault("agent exec perl#3", mode="hang")  # the pack
+    child = bottle.begin()
+    bottle.fake.wait_for_pause(fault, 30)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    (name,) = bottle.leftovers()
+    assert child.returncode == 130 and f"it was interrupted; it is kept in container '{name}'" in err, err
+    assert not list((bottle.cwd / ".git" / "objects").glob("tmp_objdir*")) and bottle.refs() == []
+    done = bottle.command("bring", "a")
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), done.stderr
+
+
+def test_where_no_note_can_be_made_the_end_of_the_start_still_brings_home_or_says_how(bottle: Bottle) -> None:
+    bottle.state.parent.mkdir(parents=True)
+    bottle.state.write_text("in the way")
+    bottle.session("echo two > a")
+    err = bottle.ends()
+    assert "cannot note where the work goes" in err and bottle.refs() == [WORK], err
+    bottle.session("echo three > a; printf '%s refs/heads/../../x\\n' $(git rev-parse HEAD) >> .git/packed-refs")
+    _, err = bottle.begin().communicate(timeout=60)
+    (name,) = bottle.leftovers()
+    assert f"it is kept in container '{name}'; to take it out: docker cp " in err, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,7 @@ from claude_bottle.lib.teardown.owner import Owner
 
 PATIENT_SECONDS, HURRIED_SECONDS = 3600.0, 60.0  # of a session that has ended, and of one that was ended
 STOP_SECONDS = 20.0  # for what keeps a container
-TALK_SECONDS = 3.0
+TALK_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 MOST_RAW, LEAST_FREE = 20 * GIB, GIB  # bytes
 
@@ -242,7 +243,9 @@ def _keep(
     if not where:
         where = yield from _keep_container(engine, found, container, name)
         outcome.stay.add(container)
-    again = f"to try again: ./cli.sh bring {found.agent}"
+    again = f"to try again: ./cli.sh bring {shlex.quote(found.agent)}"
+    if records.read(found.launch) is None:  # nobody can be told then where it goes
+        again = f"to take it out: {shlex.join(['docker', 'cp', f'{container[:12]}:{found.workspace}', '.'])}"
     outcome.warnings.append(f"the work of {found.agent} did not come home: {why}; it is kept in {where}; {again}")
 
 

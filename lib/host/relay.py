@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 
 CHUNK = 262_144
+DEFAULT_SOCKET = "/var/run/docker.sock"  # of an engine, before its host has said which
 NEAR, FAR = "e", "s"  # names of the sockets: docker's clients connect to the first, ssh listens on the second
 SSH, FORWARD, LOST = "ssh", "forward", "lost"  # what failed: to get there, to have the socket, or to keep it
 OPEN_SECONDS = 25.0  # less than a question of the launcher's waits

@@ -236,3 +236,31 @@ def foreground(
     """
     stdin = subprocess.DEVNULL if no_stdin else None
     return spawn(program, words, env, stdin=stdin, stdout=None, stderr=None, new_session=alone)
+
+
+def forwarding(program: str, words: Sequence[str]) -> tuple[Process, tuple[int, int, int]]:
+    """Start a program that stays, in a session of its own.
+
+    Args:
+        program: its path.
+        words: its arguments.
+
+    Returns:
+        It, and the descriptors that its stdin, stdout and stderr lead to, which are the caller's to close.
+    """
+    theirs, mine = [], []
+    for number in range(3):
+        read_end, write_end = os.pipe()
+        theirs.append(write_end if number else read_end)
+        mine.append(read_end if number else write_end)
+    try:
+        stdin, stdout, stderr = theirs
+        process = spawn(program, words, stdin=stdin, stdout=stdout, stderr=stderr, new_session=True, cwd="/")
+    except BaseException:
+        for fd in mine:
+            os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return process, (mine[0], mine[1], mine[2])

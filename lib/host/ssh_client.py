@@ -1,64 +1,50 @@
-"""The user's own ssh as a process: how it is told to forward a socket, and what it says."""
+"""The user's own ssh as a process: what it says, and its end."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.relay import CHUNK
 
 MOST_SAID = 4096  # bytes kept of what ssh says
-OPTIONS = {
-    "BatchMode": "yes",  # nobody is there to be asked
-    "ConnectTimeout": "20",
-    "ControlMaster": "no",  # it may use a connection that the user has, and never becomes one for others
-    "ExitOnForwardFailure": "no",  # the user's own forwards are no reason to fail; ours is looked at
-    "RemoteCommand": "none",
-    "ServerAliveInterval": "5",
-    "ServerAliveCountMax": "4",
-    "StreamLocalBindUnlink": "yes",
-}
-# Stays until its stdin ends; the user's own shell there runs it.
-SAY_ENDPOINT = "docker context inspect --format '{{.Endpoints.docker.Host}}' && exec cat"
 _ENDPOINT = re.compile(rb"^([a-z]+)://(\S*)\r?\n", re.MULTILINE)
 
 
-def ssh_words(target: Mapping[str, str], near: str, far: str) -> list[str]:
-    """Return ssh's arguments up to its host.
-
-    Args:
-        target: user, host and port; empty where ssh's own configuration is to say it.
-        near: path of the socket that it listens on.
-        far: path of the engine's.
-    """
-    options = [word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}")]
-    whom = [
-        word for flag in ("user", "port") if target[flag] for word in (f"-{flag[0].replace('u', 'l')}", target[flag])
-    ]
-    return ["-T", "-a", "-x", *options, *whom, "-L", f"{near}:{far}", "--", target["host"]]
-
-
 class Ssh:
-    """The ssh process and what it has said.
+    """The ssh process and what it has said. The first one is the launcher's child, so its end shows by its stdout's.
 
     Args:
-        program: its path.
-        words: its arguments.
+        pid: its id.
+        pipes: what its stdin, stdout and stderr lead to; they are closed with it.
+        reap: called when it has been ended.
     """
 
-    def __init__(self, program: str, words: list[str]) -> None:
-        pipe = subprocess.PIPE
-        self.process = run.spawn(program, words, stdin=pipe, stdout=pipe, stderr=pipe, cwd="/")
-        assert self.process.stdout and self.process.stderr
-        self._said = {self.process.stdout.fileno(): b"", self.process.stderr.fileno(): b""}
-        self._out, self._err = self._said
+    def __init__(self, pid: int, pipes: Sequence[int], reap: Callable[[], object] = lambda: None) -> None:
+        self._pid, self._pipes, self._reap = pid, pipes, reap
+        _, self._out, self._err = pipes
+        self._said = {self._out: b"", self._err: b""}
         self.open = set(self._said)
         for fd in self.open:
             os.set_blocking(fd, False)
+
+    @classmethod
+    def begin(cls, program: str, words: Sequence[str]) -> Ssh:
+        """Start another one.
+
+        Args:
+            program: its path.
+            words: its arguments.
+
+        Raises:
+            OSError: no process can be had.
+        """
+        process, pipes = run.forwarding(program, words)
+        return cls(process.pid, pipes, lambda: run.stop(process))
 
     def listen(self) -> None:
         """Take what it has said."""
@@ -70,7 +56,7 @@ class Ssh:
 
     @property
     def ended(self) -> bool:
-        return self.process.poll() is not None
+        return self._out not in self.open
 
     @property
     def endpoint(self) -> tuple[str, str] | None:
@@ -85,9 +71,11 @@ class Ssh:
 
     def end(self) -> None:
         """End it, and take its last words."""
-        run.stop(self.process)
+        if not self.ended:  # its id is its own for as long as it lives
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGTERM)
+        self._reap()
         self.listen()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream:
-                stream.close()
+        for fd in self._pipes:
+            os.close(fd)
         self.open.clear()

@@ -31,10 +31,21 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
 
 from claude_bottle.lib.errors import ANOTHER_ENGINE
 from claude_bottle.lib.host import process, run, wait
-from claude_bottle.lib.host.relay import CHUNK, FAR, FORWARD, LOST, NEAR, OPEN_SECONDS, PROBE_SECONDS, SSH, Pair
-from claude_bottle.lib.host.ssh_client import SAY_ENDPOINT, Ssh, ssh_words
+from claude_bottle.lib.host.relay import (
+    CHUNK,
+    DEFAULT_SOCKET,
+    FAR,
+    FORWARD,
+    LOST,
+    NEAR,
+    OPEN_SECONDS,
+    PROBE_SECONDS,
+    SSH,
+    Pair,
+)
+from claude_bottle.lib.host.ssh_client import Ssh
+from claude_bottle.lib.host.ssh_words import ssh_words
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 HOLD_SECONDS = 20.0  # how long a call is held while there is no connection
 LONGEST_PAUSE_SECONDS = 10.0
 READY = 6  # connections to the engine that are there before they are asked for
@@ -52,37 +63,37 @@ class Tunnel:
             ``path``, of the engine's socket where the user has said it.
         listener: that docker's clients connect to.
         line: to the launcher, and its reaper.
+        ssh: the first one, which the launcher has begun.
     """
 
-    def __init__(self, spec: Mapping[str, str], listener: socket.socket, line: socket.socket) -> None:
+    def __init__(self, spec: Mapping[str, str], listener: socket.socket, line: socket.socket, ssh: Ssh) -> None:
         self.spec, self.listener, self.line = spec, listener, line
         self.near = os.path.join(spec["folder"], FAR)
         self.far = spec["path"] or DEFAULT_SOCKET
         self.waiting: dict[socket.socket, tuple[bytes, float]] = {}  # clients: what they said, how long they wait
         self.pairs: list[Pair] = []
         self.ready: list[socket.socket] = []
-        self.ssh: Ssh | None = None
+        self.ssh: Ssh | None = ssh
         self.identity = self.pong = self.why = ""
         self.up = self.was_up = self.refuses = self.given_up = self.told = False
-        self.until = self.again_at = math.inf
+        self.until, self.again_at = time.monotonic() + OPEN_SECONDS, math.inf
         self.pause = 1.0
         for each in (listener, line):
             each.setblocking(False)
 
     def run(self) -> None:
         """Serve until nobody holds the line."""
-        self.open()
         while self.turn():
             pass
         self.close()
 
     def open(self) -> None:
-        """Begin to connect."""
+        """Begin to connect anew."""
         with suppress(OSError):
             os.unlink(self.near)
         self.again_at, self.until = math.inf, time.monotonic() + OPEN_SECONDS
         try:
-            self.ssh = Ssh(self.spec["ssh"], [*ssh_words(self.spec, self.near, self.far), SAY_ENDPOINT])
+            self.ssh = Ssh.begin(self.spec["ssh"], ssh_words(self.spec, self.near, self.far))
         except OSError as problem:
             self.failed(str(problem))
 
@@ -325,11 +336,22 @@ class Tunnel:
             os.rmdir(self.spec["folder"])
         no = subprocess.DEVNULL
         with suppress(OSError):
-            words = ["-O", "cancel", *ssh_words(self.spec, self.near, self.far)]
+            words = ["-O", "cancel", *ssh_words(self.spec, self.near, self.far)[:-1]]
             run.spawn(self.spec["ssh"], words, stdin=no, stdout=no, stderr=no, cwd="/", new_session=True)
 
 
-if __name__ == "__main__":
+def main(said: str, *numbers: str) -> None:
+    """Serve as the launcher says.
+
+    Args:
+        said: see ``Tunnel``.
+        numbers: descriptors of the listener, the line, and ssh's stdin, stdout and stderr; then ssh's id.
+    """
+    listener, line, *pipes, pid = map(int, numbers)
     process.forbid_cores()
     wait.signals_install()  # and heeds none: ignored ones ssh would ignore too
-    Tunnel(json.loads(sys.argv[1]), *(socket.socket(fileno=int(word)) for word in sys.argv[2:4])).run()
+    Tunnel(json.loads(said), socket.socket(fileno=listener), socket.socket(fileno=line), Ssh(pid, pipes)).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import time
@@ -91,6 +92,8 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
     """
     home = yield from bring.before_removal(engine, items, owner_here(new_launch(), os.getpid()), bring.HURRIED_SECONDS)
     home.tell()
+    if math.isfinite(engine.until):  # what came home has its own time
+        engine = engine.bounded(time.monotonic() + SILENT_SECONDS, engine.check)
     items = [item for item in items if item.identity not in home.stay]
     kept: dict[str, str] = {}
     for kind in (CONTAINER, NETWORK):

@@ -146,6 +146,9 @@ TARGETS = {
     "memory 50": Target(value=1.8 * GIB),
     "self-test": Target(value=0.3),
     "broker": Target(value=0.15),
+    "ssh": Target(value=1.3),
+    "far": Target(value=6.5),
+    "trips": Target(value=60),
     "cleanup": Target(shell=0.3),
     "calls": Target(value=16),
 }
@@ -163,6 +166,9 @@ TITLES = {
     "clients": "{} waiting: memory of docker clients",
     "peak": "{} at once: most memory of launchers and reapers",
     "broker": "what a broker adds to `y` to the first byte",
+    "ssh": "a whole start over ssh to a local one before it",
+    "far": "what 50 ms each way add to one over ssh",
+    "trips": "round trips of one over ssh",
     "self-test": "the self-test in the bottle, by its own clock",
     "cleanup": "`cleanup` of 50 containers and 50 networks",
     "calls": "docker calls of a plain start and teardown",
@@ -187,6 +193,8 @@ def shown(name: str, value: float) -> str:
     """Return a value with its unit."""
     if name.startswith(MEMORY):
         return f"{value / (1 << 20):.0f} MiB"
-    if name == "calls":
+    if name in ("calls", "trips"):
         return f"{value:.0f}"
+    if name == "ssh":
+        return f"{value:.2f}"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

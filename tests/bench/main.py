@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
-from tests.bench import figures, page, runs, sides
+from tests.bench import figures, page, remote, runs, sides
 from tests.bench.figures import FLOOR, PORT, Figures
 from tests.bench.launch import Failed
 from tests.bench.runs import Values
@@ -22,7 +22,7 @@ from tests.engine.conftest import docker
 from tests.engine.inventory import Sharing
 from tests.sidecar import SIDECAR
 
-ROWS = "0abcdeknps"
+ROWS = "0abcdeknprs"
 START_ROWS = {"0": "question", "a": "session", "b": "end"}
 SHELLS_MOST = 15  # bottles that an engine as it comes has networks for
 
@@ -87,6 +87,8 @@ def jobs(found: Figures, place: Sides, args: argparse.Namespace) -> Iterator[Cal
         yield lambda: again(args.rounds, LAUNCHERS, partial(runs.cleanup, place), "cleanup")
     if "k" in args.rows:
         yield lambda: again(args.pairs, (PORT,), partial(runs.broker, place), "broker")
+    if "r" in args.rows:
+        yield lambda: again(args.pairs, (PORT,), partial(remote.over_ssh, place), "over ssh")
     if "s" in args.rows:
         yield lambda: again(args.pairs, (PORT,), partial(runs.self_test, place), "self-test")
     if "n" in args.rows:

@@ -31,6 +31,7 @@ launcher around it (`tests/bench/floor.sh`): the distance to it is what a launch
 | d | bottles at once (`--at-once`): until all are up, until all are gone, and their memory | `--rounds`, 3 |
 | e | `cleanup` of a hundred leftovers; others must have no bottles on that engine meanwhile | `--rounds` |
 | k | what a broker adds to (a), from a pair of starts; the sidecar must open TLS, which the stub does not | `--pairs` |
+| r | a whole start over ssh beside a local one; 50 ms each way, and 250, which counts round trips | `--pairs` |
 | s | the bottle's self-test, by its own clock | `--pairs` |
 | n | docker calls, counted in a run of its own | once |
 | p | when each of them begins and ends, in a run of its own, which the looking at makes a little longer | once |

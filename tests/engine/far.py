@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "far"
@@ -110,7 +111,8 @@ class Far:
         """End every connection, as a broken line does."""
         for pid in self.connections():
             subprocess.run(["pkill", "-KILL", "-P", str(pid)])
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it was about to end
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         self.cut()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from claude_bottle.lib import ca, seals
-from claude_bottle.lib.agent import NO_DNS, NO_IPV6, TMPFS, TRUST_DIR, VALUES_FILE
+from claude_bottle.lib.agent import LASTING_FILE, NO_DNS, NO_IPV6, TMPFS, TRUST_DIR, VALUES_FILE
 from claude_bottle.lib.broker_config import REFUSED
 from claude_bottle.lib.docker import HARDENING
 from claude_bottle.lib.network import SEALED
@@ -114,12 +114,12 @@ def sealed() -> Iterator[str]:
 @pytest.fixture
 def box(sealed: str) -> Iterator[Box]:
     yield Box(sealed)
-    docker("exec", sealed, "rm", "-f", VALUES_FILE)
+    docker("exec", sealed, "rm", "-rf", VALUES_FILE, os.path.dirname(LASTING_FILE))
 
 
-def kept(box: Box) -> tuple[str, str]:
-    """Return what the session would find: the file's mode and owner, and what is in it."""
-    _, out, _ = box.run("sh", "-c", f"stat -c '%a %U' {VALUES_FILE} && cat {VALUES_FILE}")
+def kept(box: Box, file: str = VALUES_FILE) -> tuple[str, str]:
+    """Return what the session, or a command beside it, would find: the file's mode and owner, and what is in it."""
+    _, out, _ = box.run("sh", "-c", f"stat -c '%a %U' {file} && cat {file}")
     head, _, rest = out.partition("\n")
     return head, rest
 
@@ -131,6 +131,13 @@ def test_it_waits_for_the_sidecar_and_keeps_the_values_where_all_seals_hold(box:
     assert list(found) == ["routes", "names", "ipv6", "capabilities", "sidecar", "seconds"]
     assert not [rest for rest in found.values() if rest[0] == "broken"], found
     assert kept(box) == ("600 node", "A=1\0B=two\nlines\0")
+
+
+def test_what_is_not_the_sessions_alone_stays_for_commands_beside_it(box: Box) -> None:
+    fed = b"A=1\0B=two\nlines\0=user.name\nAda\0"
+    assert box.prove(box.sidecar(f"200 {STRICT}"), "once=B", "folder=/a place", fed=fed)[0] == 0
+    assert kept(box, LASTING_FILE) == ("600 node", ".=/a place\0A=1\0=user.name\nAda\0")
+    assert kept(box) == ("600 node", fed.decode())
 
 
 def test_no_values_make_no_file(box: Box) -> None:
