@@ -126,7 +126,8 @@ def test_a_build_that_gives_no_id_is_named_and_nothing_is_left(tmp_path: Path) -
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, [])
     assert "error: docker build gave no id of the image it made (claude-bottle:latest)" in err
-    assert f"{run.tmp}/claude-bottle-stage." in err.splitlines()[-1] and "TMPDIR" in err.splitlines()[-1]
+    (hint,) = (line for line in err.splitlines() if "TMPDIR" in line)
+    assert f"{run.tmp}/claude-bottle-stage." in hint
     assert "creating network" not in err
 
 
