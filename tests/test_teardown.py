@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -217,10 +218,9 @@ def hung(tmp_path: Path) -> Iterator[tuple[Bottle, Terminal]]:
 def test_a_second_ctrl_c_hands_a_hung_teardown_to_the_reaper(hung: tuple[Bottle, Terminal]) -> None:
     run, terminal = hung
     terminal.type("\x03")
-    terminal.until(
-        "still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-broker-a', 'claude-bottle-a-2'; "
-    )
     terminal.until("Ctrl-C leaves the rest to the background")
+    (said,) = re.findall("still removing containers (.*); ", terminal.said)  # in the order in which they were begun
+    assert sorted(said.split(", ")) == ["'claude-bottle-a-2'", "'claude-bottle-broker-a'", "'claude-bottle-pipelock-a'"]
     began = time.monotonic()
     terminal.type("\x03")
     terminal.until(f"could not remove {BOX}: ")
