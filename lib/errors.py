@@ -56,6 +56,10 @@ class DockerError(BottleError):
     for_doctor = True
 
 
+class EngineAway(BottleError):
+    """The engine gives no answer; it may give one later."""
+
+
 class SidecarLost(BottleError):
     """The sidecar, or the broker beside it, ended before the session did."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
 from claude_bottle.lib.engine import Asking, Engine
-from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.errors import BottleError, EngineAway, reason
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import calls, run, slots, terminal, wait
 from claude_bottle.lib.plan_data import plan_data
@@ -66,10 +66,12 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
     except Exception as problem:
         status = report(problem)
     finally:
-        came = _come_home(engine, reaper.journal, report)
-        status = status or came
+        came: list[int] = []
+        remains = cleanup.cleanup_all(
+            engine, reaper.journal, lambda: came.append(_come_home(engine, reaper.journal, report))
+        )
+        status = status or sum(came)
         log.hurry()
-        remains = cleanup.cleanup_all(engine, reaper.journal)
         bring.forget(reaper.journal)
         calls.detach_all()
         if remains.left:
@@ -84,17 +86,26 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
 
 
 def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException], int]) -> int:
-    """Bring home what the session has made; a failure costs the user nothing but the status 1."""
+    """Bring home what the session has made; a failure costs the user nothing but the status 1.
+
+    Raises:
+        EngineAway: the engine gives no answer, so that it has to come another time.
+    """
     signalled = wait.pending_signal() is not None
     if signalled:
         log.hurry()
     try:
-        outcome = bring.at_end(engine, journal, bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS)
+        seconds = bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS
+        outcome = bring.at_end(engine.reachable(), journal, seconds)
+    except EngineAway:
+        log.hurry()
+        raise
     except Exception as problem:
         return report(problem)
     outcome.tell()
     if signal.SIGHUP in wait.signals_seen():  # there is no terminal any more to have said it on
         notes.leave(f"ended: {line}" for line in (*outcome.said, *outcome.warnings))
+    log.hurry()
     return int(bool(outcome.warnings))
 
 

@@ -290,6 +290,7 @@ def test_ctrl_c_while_work_comes_home_leaves_it_in_the_stopped_container(bottle:
     bottle.fake.wait_for_pause(fault, 30)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
+    assert len(bottle.leftovers()) == 1, (bottle.leftovers(), err)
     (name,) = bottle.leftovers()
     assert child.returncode == 130 and f"it was interrupted; it is kept in container '{name}'" in err, err
     assert not list((bottle.cwd / ".git" / "objects").glob("tmp_objdir*")) and bottle.refs() == []
@@ -305,5 +306,6 @@ def test_where_no_note_can_be_made_the_end_of_the_start_still_brings_home_or_say
     assert "cannot note where the work goes" in err and bottle.refs() == [WORK], err
     bottle.session("echo three > a; printf '%s refs/heads/../../x\\n' $(git rev-parse HEAD) >> .git/packed-refs")
     _, err = bottle.begin().communicate(timeout=60)
+    assert len(bottle.leftovers()) == 1, (bottle.leftovers(), err)
     (name,) = bottle.leftovers()
     assert f"it is kept in container '{name}'; to take it out: docker cp " in err, err

@@ -211,4 +211,6 @@ def test_an_engine_that_does_not_answer_is_said_in_the_clients_words(tmp_path: P
     run.env["PATH"] = f"{client.parent}:/usr/bin:/bin"
     done = run.command("start", "--dry-run", "a")
     error = "claude-bottle: error: cannot reach the Docker daemon (docker info failed)\n"
-    assert (done.returncode, done.stderr) == (1, f"{error}claude-bottle: hint: {DOWN}\n")
+    hints = (DOWN, "'cli.sh doctor' looks at what a start depends on")
+    said = error + "".join(f"claude-bottle: hint: {hint}\n" for hint in hints)
+    assert (done.returncode, done.stderr) == (1, said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.errors import BottleError, EngineAway, reason
 from claude_bottle.lib.home import branches, folder
 from claude_bottle.lib.home import record as records
 from claude_bottle.lib.home.quarantine import GIB, Bounds
@@ -63,7 +64,7 @@ class Outcome:
 
 
 class Patience:
-    """Ends what takes too long, or what the user does not want to wait for.
+    """Ends what takes too long, or what the user does not want to wait for; who ends the launcher leaves it a while.
 
     Args:
         seconds: how long all of it may take.
@@ -72,7 +73,8 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.began = seconds, time.monotonic()
         self.until = self.began + seconds
-        self.signals, self.talked = len(wait.signals_seen()), False
+        self.signals = len(wait.signals_seen())
+        self.talked = self.hurried = False
 
     def check(self) -> float:
         """Return when to look again (``run.Check``).
@@ -80,9 +82,12 @@ class Patience:
         Raises:
             Abandoned: it is over.
         """
-        now = time.monotonic()
-        if len(wait.signals_seen()) > self.signals:
+        now, seen = time.monotonic(), wait.signals_seen()[self.signals :]
+        if signal.SIGINT in seen:
             raise Abandoned("it was interrupted")
+        if seen and not self.hurried:
+            self.hurried, self.seconds = True, HURRIED_SECONDS
+            self.until = min(self.until, now + HURRIED_SECONDS)
         if now >= self.until:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
         if not self.talked and now >= self.began + TALK_SECONDS:
@@ -106,6 +111,9 @@ def at_end(engine: Engine, journal: Journal, seconds: float) -> Outcome:
         engine: that the launch was made on.
         journal: of the launch; it learns what has to stay.
         seconds: how long it may take.
+
+    Raises:
+        EngineAway: the engine gives no answer, so that it has to come another time.
     """
     outcome = Outcome()
     boxes = [entry for entry in journal.on_the_engine() if entry.role == AGENT and entry.identity]
@@ -115,7 +123,9 @@ def at_end(engine: Engine, journal: Journal, seconds: float) -> Outcome:
     (box,) = boxes[-1:]
     patience = Patience(seconds)
     try:
-        perform(_bring_or_keep(engine, found, box.identity, box.name, journal.owner, patience, outcome))
+        perform(_bring_or_keep(engine, found, box.identity, box.name, journal.owner, patience, outcome, later=True))
+    except EngineAway:
+        raise
     except BaseException:  # a defect of ours must not cost the work
         journal.keep(box)
         raise
@@ -164,14 +174,34 @@ def after_removal(items: Iterable[Item], left: Iterable[str]) -> None:
 
 
 def _bring_or_keep(
-    engine: Engine, found: Record, container: str, name: str, owner: Owner, patience: Patience, outcome: Outcome
+    engine: Engine,
+    found: Record,
+    container: str,
+    name: str,
+    owner: Owner,
+    patience: Patience,
+    outcome: Outcome,
+    *,
+    later: bool = False,
 ) -> Work[None]:
-    """Bring home what is in a container; where that fails, keep it."""
+    """Bring home what is in a container; where that fails, keep it, unless there is a later when the engine is back."""
     try:
         said = yield from bring(engine, found, container, owner, patience)
         outcome.said += [said] if said else []
     except (BottleError, OSError) as problem:
+        if later:
+            yield from _require_answer(engine, container)
         yield from _keep(engine, found, container, name, problem, patience, outcome)
+
+
+def _require_answer(engine: Engine, container: str) -> Work[None]:
+    short = engine.bounded(time.monotonic() + STOP_SECONDS, run.uninterrupted)
+    try:
+        look = yield short.call(["container", "inspect", "--format", "{{.State.Status}}", container])
+    except OSError as problem:  # no client, or no process can be had
+        raise EngineAway(_reason(problem)) from None
+    if not look.ok and "no such" not in look.failure.lower():
+        raise EngineAway(look.failure)
 
 
 def bring(engine: Engine, found: Record, container: str, owner: Owner, patience: Patience) -> Work[str]:

@@ -24,6 +24,7 @@ from claude_bottle.lib.home.quarantine import Bounds
 from claude_bottle.lib.home.record import Brought, Record, place
 from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.home.untar import FILE, FOLDER, LINK, OTHER, SECOND, Entry, Reader
+from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import OUT, Work
 from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown.owner import Owner
@@ -32,7 +33,6 @@ FILES, DELETED, LEFT_OUT = "files", "deleted.txt", "left-out.txt"
 HELD = 1 << 20  # bytes of a file that are kept in memory until it is known whether it has changed
 MOST_FILES = 2_000_000
 MOST_PLACES = 10_000
-SILENT_SECONDS = 600.0
 CHUNK = 1 << 20
 QUIET_SECONDS, EVERY_SECONDS = 2.0, 3.0
 
@@ -83,7 +83,7 @@ def _pass(source: Source, record: Record, bounds: Bounds, comparing: _Comparing)
                 reader.feed(data)
     else:
         words = ["cp", f"{source.container}:{record.workspace}", "-"]
-        answer = yield source.engine.call(words, seconds=SILENT_SECONDS, heard=hear)
+        answer = yield source.engine.call(words, seconds=run.SILENT_SECONDS, heard=hear)
         if not answer.ok:
             raise BottleError(f"docker cp failed: {answer.failure}")
     reader.close()

@@ -17,11 +17,11 @@ from claude_bottle.lib.home.landing import Landing, NotTaken
 from claude_bottle.lib.home.quarantine import Bounds
 from claude_bottle.lib.home.record import Record
 from claude_bottle.lib.home.untar import FILE, Entry, Reader
+from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import OUT, Work
 
 STORE = "lfs/objects"
 MOST_SAID = 8 << 20  # bytes of a list
-SILENT_SECONDS = 600.0
 _LINE = re.compile(rb"^([0-9a-f]{64})$", re.MULTILINE)
 
 
@@ -58,7 +58,7 @@ def bring_large(engine: Engine, container: str, record: Record, bounds: Bounds) 
                 reader.feed(data)
 
         try:
-            done = yield engine.call(call, seconds=SILENT_SECONDS, stdin=[names], heard=hear)
+            done = yield engine.call(call, seconds=run.SILENT_SECONDS, stdin=[names], heard=hear)
             if not done.ok:
                 raise BottleError(f"files of LFS's cannot be read in the bottle: {done.failure}")
             reader.close()
@@ -86,7 +86,7 @@ def _listed(engine: Engine, container: str, record: Record) -> Work[list[str]]:
                 raise BottleError("the bottle has too many files of LFS's")
 
     words = ["/usr/bin/find", _store(record), "-type", "f", "-printf", "%f\\n"]
-    yield engine.call(docker.helper(container, words, user="node"), seconds=SILENT_SECONDS, heard=hear)
+    yield engine.call(docker.helper(container, words, user="node"), seconds=run.SILENT_SECONDS, heard=hear)
     return sorted({each.decode() for each in _LINE.findall(said)})
 
 

@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import ANOTHER_ENGINE, BottleError, reason
+from claude_bottle.lib.errors import ANOTHER_ENGINE, BottleError, EngineAway, reason
 from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.host.slots import removal_slot
@@ -55,6 +56,7 @@ class Teardown:
         seconds: how long all of it may take.
         late_seconds: how long to look for what docker gave no answer about.
         tries: how often to try what the engine refuses.
+        first: what needs what is to be removed; it has a time of its own, and is tried again on ``EngineAway``.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Teardown:
         seconds: float = DEADLINE_SECONDS,
         late_seconds: float = LATE_SECONDS,
         tries: float = TRIES,
+        first: Callable[[], None] | None = None,
     ) -> None:
         self.journal = journal
         self.began = time.monotonic()
         self.until = self.began + seconds
         self.late_until = self.began + late_seconds
         self.tries = tries
+        self.first = first
         self.engine = engine.bounded(self.until, self._look_around)
         self.doing = ""
         self.waits_since = self.began
@@ -117,6 +121,8 @@ class Teardown:
         self.left, self.unanswered, self.no_client = {}, False, False
         self.engine = self.engine.reachable()
         self.kept.clear()
+        if not self._do_first():
+            return
         try:
             self.doing = "waiting for other removals"
             with removal_slot(self.until, self._look_around):
@@ -124,6 +130,24 @@ class Teardown:
         except OSError as problem:  # the docker client is gone, or no process can be had
             self.no_client = True
             self._all_left(reason(problem))
+
+    def _do_first(self) -> bool:
+        """Say whether what comes first is done."""
+        if not self.first:
+            return True
+        self.doing, began = "asking the engine", time.monotonic()
+        try:
+            self.first()
+        except EngineAway as problem:
+            if self._is_the_same_engine():  # it is back already
+                self.unanswered = True
+                self._all_left(problem.message)
+            return False
+        self.first, self.signals = None, wait.signals_seen()
+        took = time.monotonic() - began
+        self.until, self.late_until, self.waits_since = self.until + took, self.late_until + took, time.monotonic()
+        self.engine = self.engine.bounded(self.until, self._look_around)
+        return True
 
     def _remove(self) -> None:
         """Remove what is known in a call for each kind; look for the rest, if there is any, on the same engine only."""
@@ -273,14 +297,15 @@ def remove_folder(path: str) -> str:
     return failure
 
 
-def cleanup_all(engine: Engine, journal: Journal) -> Remains:
+def cleanup_all(engine: Engine, journal: Journal, first: Callable[[], None] | None = None) -> Remains:
     """Remove everything that the journal says may exist, and name what is left (shell: cleanup_all).
 
     Args:
         engine: that the launch was made on.
         journal: of the launch.
+        first: see ``Teardown``.
     """
-    remains = Teardown(engine, journal).run()
+    remains = Teardown(engine, journal, first=first).run()
     for title, why in remains.left.items():
         log.log_warn(f"could not remove {title}: {why}", lines=True)
     return remains

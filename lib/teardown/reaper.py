@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run by path: make the package known, as cli/__main__.py does
@@ -23,6 +24,7 @@ if __name__ == "__main__":  # run by path: make the package known, as cli/__main
     sys.modules["claude_bottle"] = package
 
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import EngineAway
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import process, run, terminal, wait
 from claude_bottle.lib.teardown import cleanup, notes
@@ -171,19 +173,28 @@ def reap(launch: str, calls: int, patience: float) -> None:
     if journal.terminal:  # first: somebody sits in front of it
         terminal.restore_settings(journal.terminal)
     if journal.engine:
-        notes.leave(f"ended: {line}" for line in come_home(journal.engine, journal))
-        walk = cleanup.Teardown(journal.engine, journal, seconds=patience, late_seconds=late, tries=math.inf)
+        first = partial(come_home, journal.engine, journal)
+        walk = cleanup.Teardown(
+            journal.engine, journal, seconds=patience, late_seconds=late, tries=math.inf, first=first
+        )
         notes.leave(f"could not remove {title}: {why}" for title, why in walk.run().left.items())
         bring.forget(journal)
 
 
-def come_home(engine: Engine, journal: Journal) -> list[str]:
-    """Bring home what the session has made; return what is to be said of it."""
+def come_home(engine: Engine, journal: Journal) -> None:
+    """Bring home what the session has made, and leave for the next command what is to be said of it.
+
+    Raises:
+        EngineAway: the engine gives no answer, so that it has to come another time.
+    """
     try:
-        outcome = bring.at_end(engine, journal, bring.HURRIED_SECONDS)
+        outcome = bring.at_end(engine.reachable(), journal, bring.HURRIED_SECONDS)
+        said = [*outcome.said, *outcome.warnings]
+    except EngineAway:
+        raise
     except Exception as problem:  # what it is about stays where it is
-        return [f"its work could not come home: {problem}"]
-    return [*outcome.said, *outcome.warnings]
+        said = [f"its work could not come home: {problem}"]
+    notes.leave(f"ended: {line}" for line in said)
 
 
 if __name__ == "__main__":
