@@ -218,7 +218,7 @@ def test_a_session_on_a_terminal_is_told_of_the_sidecars_end_afterwards(shell: D
     child.sendline("echo b''ye; exit 3")
     child.expect_exact("bye")
     assert "sidecar has stopped" not in str(child.before)
-    child.expect_exact("warning: pipelock: the sidecar has stopped")
+    child.expect_exact("warning\x1b[0m: pipelock: the sidecar has stopped")
     child.expect_exact("\n")
     child.wait()
     assert child.exitstatus == 3

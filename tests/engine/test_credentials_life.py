@@ -155,7 +155,7 @@ def test_without_its_broker_a_host_does_not_answer_and_nothing_goes_there_anothe
     assert scenery.records("api") == [] and scenery.requests("web") == []
     assert told(words(f"https://{OPEN}/alive")) == told(words(f"https://{CLOSED}/alive")) == "200"
     child.sendline("exit 3")
-    child.expect_exact("warning: broker: the broker has stopped")
+    child.expect_exact("warning\x1b[0m: broker: the broker has stopped")
     child.expect(pexpect.EOF)
     child.wait()
     assert child.exitstatus == 3 and leftovers(office.desk) == []
