@@ -98,14 +98,15 @@ def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException
         seconds = bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS
         outcome = bring.at_end(engine.reachable(), journal, seconds)
     except EngineAway:
-        log.hurry()
         raise
     except Exception as problem:
         return report(problem)
-    outcome.tell()
+    else:
+        outcome.tell()
+    finally:
+        log.hurry()  # what follows waits for no reader
     if signal.SIGHUP in wait.signals_seen():  # there is no terminal any more to have said it on
         notes.leave(f"ended: {line}" for line in (*outcome.said, *outcome.warnings))
-    log.hurry()
     return int(bool(outcome.warnings))
 
 
