@@ -387,11 +387,10 @@ def test_a_session_ends_with_its_work_in_the_state_folder(run: Run) -> None:
 
 
 def test_the_work_of_a_killed_launcher_comes_home_too(run: Run) -> None:
-    run.fake.session("sleep 60")
-    child = run.begin()
-    assert until(lambda: any("claude" in argv for argv in run.fake.argvs()))
-    child.kill()
-    child.communicate(timeout=60)
+    run.fake.session("exec sleep 60")
+    with run.begin() as child:  # reads nothing: what the session has left may hold the pipes
+        assert until(lambda: any("claude" in argv for argv in run.fake.argvs()))
+        child.kill()
     note = run.note()
     assert "an earlier start ended: the work came home as files, 1 changed, 1 deleted: " in note, note
     assert until(lambda: not run.leftovers()), run.leftovers()
