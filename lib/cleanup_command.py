@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from claude_bottle.lib import log
@@ -12,7 +12,8 @@ from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Work, one, perform
-from claude_bottle.lib.teardown import inventory, presence, sweep
+from claude_bottle.lib.teardown import elsewhere, inventory, presence, sweep
+from claude_bottle.lib.teardown.elsewhere import Elsewhere
 from claude_bottle.lib.teardown.inventory import (
     CONTAINER,
     NETWORK,
@@ -37,21 +38,49 @@ def cleanup() -> int:
     engine = docker_require(os.environ)
     containers = inventory.ours(engine, CONTAINER, "-a")
     networks = inventory.ours(engine, NETWORK)
-    if not containers and not networks:
+    placed = perform(elsewhere.find_all(engine))
+    if not containers and not networks and not placed:
         log.log_info("nothing to clean up")
         return 0
     dead = dead_launches(item.owner for item in (*containers, *networks))
     for item in (*containers, *networks):
         mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
         log.line(f"  {item.kind} {item.name}{mark}")
+    _show(placed)
     terminal.confirm("remove all of the above?")
+    stays = _clean(engine, containers, networks)
+    for each in placed:
+        stays = _clean_placed(engine, each) or stays
+    return int(stays)
+
+
+def _clean(engine: Engine, containers: list[Item], networks: list[Item]) -> bool:
+    """Remove what there is on one engine; say whether something has to stay for the work in it."""
     stay = _come_home(engine, containers)
     gone = [item for item in containers if item.identity not in stay]
     _remove(engine, "docker rm", gone)
     bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
-    return int(bool(stay))
+    return bool(stay)
+
+
+def _show(placed: Iterable[Elsewhere]) -> None:
+    for each in placed:
+        for item in each.items:
+            log.line(f"  {item.kind} {item.name} on node {each.node}")
+        log.line(f"  {each.seat.kind} {each.seat.name}{f' ({each.problem}: it stays)' if each.problem else ''}")
+
+
+def _clean_placed(manager: Engine, each: Elsewhere) -> bool:
+    """Remove what a launch has on a node, then its seat; say whether something stays."""
+    if each.problem:
+        log.log_warn(f"could not remove {each.seat.kind} '{each.seat.name}': {each.problem}")
+        return True
+    boxes, nets = ([item for item in each.items if item.kind == kind] for kind in (CONTAINER, NETWORK))
+    stays = bool(each.engine and each.items and _clean(each.engine, boxes, nets))
+    _remove(manager, "docker service rm", [each.seat])
+    return stays
 
 
 def cleanup_stale(yes: bool) -> int:
@@ -74,14 +103,17 @@ def cleanup_stale(yes: bool) -> int:
     except LookFailed as failure:
         inventory.tell(failure)
         raise
-    if not items:
+    placed = perform(elsewhere.find_stale(engine))
+    if not items and not placed:
         log.log_info("nothing to clean up")
         return 0
     for item in items:
         log.line(f"  {item.kind} {item.name}")
+    _show(placed)
     if not yes:
         terminal.confirm("remove all of the above?")
-    return int(bool(perform(sweep.remove(engine, items))))
+    left = items and perform(sweep.remove(engine, items))
+    return int(perform(elsewhere.remove(engine, placed)) or bool(left))
 
 
 def _come_home(engine: Engine, containers: list[Item]) -> set[str]:

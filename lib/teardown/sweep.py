@@ -22,7 +22,7 @@ from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.cleanup import remove_folder
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, SERVICE, Item, LookFailed
 from claude_bottle.lib.teardown.journal import STAGE, new_launch
 from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, owner_here
 
@@ -96,7 +96,7 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
         engine = engine.bounded(time.monotonic() + SILENT_SECONDS, engine.check)
     items = [item for item in items if item.identity not in home.stay]
     kept: dict[str, str] = {}
-    for kind in (CONTAINER, NETWORK):
+    for kind in (CONTAINER, NETWORK, SERVICE):
         identities = [item.identity for item in items if item.kind == kind]
         if identities:
             kept |= yield from _remove(engine, kind, identities)
@@ -144,8 +144,8 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
     try:
         items = yield from find_stale(patient, parent)
         if items:
-            with _alone() as alone:
-                if alone:
+            with alone() as is_alone:
+                if is_alone:
                     yield from remove(patient, items)
     except (LookFailed, OSError) as problem:
         why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
@@ -153,15 +153,15 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[bool]:
+def alone() -> Iterator[bool]:
     """Say whether no other start of this user's removes, and keep others from it while the block runs.
 
     Without a folder to lock it goes on: two that remove the same do so twice, and no more.
     """
-    folder, alone = state_folder(os.environ), True
+    folder, is_alone = state_folder(os.environ), True
     with ExitStack() as held:
         with suppress(OSError):
             if folder:
                 state_make(folder / LOCK)
-                alone = held.enter_context(locked([folder / LOCK]))
-        yield alone
+                is_alone = held.enter_context(locked([folder / LOCK]))
+        yield is_alone
