@@ -146,7 +146,7 @@ def _tasks(manager: Engine, identities: Sequence[str]) -> Work[dict[str, Task]]:
     if not identities:
         return {}
     answer = yield manager.question(["service", "ps", "--no-trunc", "--no-resolve", "--format", _FORM, *identities])
-    if not answer.ok and "no such service" not in answer.failure:
+    if not answer.ok and "no such service" not in answer.failure.lower():
         raise DockerError(f"docker service ps failed: {answer.failure}")
     found: dict[str, Task] = {}
     for line in answer.text.split("\n"):

@@ -141,7 +141,7 @@ def _services(engine: Engine, words: Sequence[str]) -> Work[list[Item]]:
     columns = ("{{.ID}}", "{{.Spec.Name}}", "", "", "{{.CreatedAt}}", *own)
     call = [SERVICE, "inspect", "--format", "\t".join(columns), *listed.text.split()]
     answer = yield engine.question(call)
-    if not answer.ok and "no such service" not in answer.failure:  # one may be gone by now
+    if not answer.ok and "no such service" not in answer.failure.lower():  # one may be gone by now
         raise LookFailed(call[0], answer)
     return _items(SERVICE, answer.text, len(columns))
 
