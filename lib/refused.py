@@ -36,6 +36,7 @@ _SCANNERS = {
     "ratelimit": "too often",
     "databudget": "too often",
     "tls_handshake_error": "certificate",
+    "tls_authority_mismatch": "another name",
 }
 _NO_NAME = "SSRF check failed"
 _BY_BROKER = {403: CREDENTIAL, 421: MISDIRECTED}  # by the status that it refuses with

@@ -203,13 +203,17 @@ class Top(App[None]):
         self._show_denials()
 
     def _show_denials(self) -> None:
-        one = self._chosen
-        if not self._panel.display or one is None:
-            return
-        lines = self._counted.get(_key(one), ["its sidecar's log is being read"])
+        if self._panel.display:
+            lines = self._lines_of(self._chosen)
+            self.query_one("#denied", Static).update("\n".join(map(log.visible, lines)))
+
+    def _lines_of(self, one: Active | None) -> Sequence[str]:
+        """Return what the panel has of a bottle; nothing when the last one has gone."""
+        if one is None:
+            return ()
         if one.present:
-            lines = _denials(one.present.refused, one.present.bottle)
-        self.query_one("#denied", Static).update("\n".join(map(log.visible, [f"{one.agent}:", *lines])))
+            return (f"{one.agent}:", *_denials(one.present.refused, one.present.bottle))
+        return (f"{one.agent}:", *self._counted.get(_key(one), ["its sidecar's log is being read"]))
 
     def action_stop(self) -> None:
         """Ask, and stop the chosen bottle as ``stop`` does, which speaks where the shell was."""
