@@ -39,13 +39,13 @@ def cleanup() -> int:
     networks = inventory.ours(engine, NETWORK)
     if not _agreed(_marked([*containers, *networks]), yes=False):
         return 0
-    stay = _come_home(engine, containers)
-    gone = [item for item in containers if item.identity not in stay]
+    home = _come_home(engine, containers)
+    gone = [item for item in containers if item.identity not in home.stay]
     _remove(engine, "docker rm", gone)
     bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
-    return int(bool(stay))
+    return int(bool(home.warnings))
 
 
 def cleanup_stale(yes: bool) -> int:
@@ -55,7 +55,7 @@ def cleanup_stale(yes: bool) -> int:
         yes: do not ask.
 
     Returns:
-        1 if something could not be removed.
+        1 if something could not be removed, or work not come home.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
@@ -70,7 +70,7 @@ def cleanup_stale(yes: bool) -> int:
         raise
     if not _agreed((f"{item.kind} {item.name}" for item in items), yes):
         return 0
-    return int(bool(perform(sweep.remove(engine, items))))
+    return int(not perform(sweep.remove(engine, items)))
 
 
 def _agreed(things: Iterable[str], yes: bool) -> bool:
@@ -98,12 +98,12 @@ def _marked(items: Sequence[Item]) -> Iterator[str]:
         yield f"{item.kind} {item.name}{mark}"
 
 
-def _come_home(engine: Engine, containers: list[Item]) -> set[str]:
-    """Bring home the work that is in containers; return the ids of those that stay, since it could not come."""
+def _come_home(engine: Engine, containers: list[Item]) -> bring.Outcome:
+    """Bring home the work that is in containers; return what came of it."""
     owner = owner_here(new_launch(), os.getpid())
     outcome = perform(bring.before_removal(engine, containers, owner, bring.PATIENT_SECONDS))
     outcome.tell()
-    return outcome.stay
+    return outcome
 
 
 def cleanup_images(yes: bool) -> int:
