@@ -203,7 +203,8 @@ def test_what_another_launcher_was_refused_is_counted_in_the_log(run: Seen) -> N
 
 def test_what_the_broker_has_refused_is_told_after_the_session_in_its_log_and_in_the_list(run: Seen) -> None:
     (run.fake.folder / "broker-says").write_bytes(by_broker(API) * 7 + by_broker(API, 403, "--"))
-    run.session(denied(HOST), denied("b.test", time="2027-01-01T00:00:00Z"), times=7, then="exec sleep 60")
+    said = [denied(host, time=f"{year}-01-01T00:00:00Z") for host, year in ((HOST, 2025), ("b.test", 2027))]
+    run.session(*said, times=7, then="exec sleep 60")
     child = run.launch("7]")
     rows = [json.loads(line) for line in run.command("logs", "--denied", "--json", "a").stdout.splitlines()]
     assert {"host": API, "reason": "credential", "times": 7, "allow": None} in rows
