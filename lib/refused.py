@@ -36,7 +36,7 @@ _SCANNERS = {
     "ratelimit": "too often",
     "databudget": "too often",
     "tls_handshake_error": "certificate",
-    "tls_authority_mismatch": "another name",
+    "tls_authority_mismatch": MISDIRECTED,
 }
 _NO_NAME = "SSRF check failed"
 _BY_BROKER = {403: CREDENTIAL, 421: MISDIRECTED}  # by the status that it refuses with
@@ -49,7 +49,7 @@ _WORDS = {
     "certificate": "its client did not take the bottle's certificate (see egress.inspect)",
     "another name": "its client asked for another host behind it",
     CREDENTIAL: "it was asked without the credential that is put in there, with another one, or off its paths",
-    MISDIRECTED: "it was asked for at a host that a credential is for",
+    MISDIRECTED: "it was asked for behind the name of another host",
     SENT: "more was sent at once than the sidecar looks into",
     RECEIVED: "more was received at once than the sidecar looks into",
     "other": "the sidecar took it for harmful",

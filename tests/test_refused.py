@@ -97,7 +97,10 @@ def test_a_denied_host_has_a_line_with_how_often_and_what_would_allow_it() -> No
         (denied("a.test", "ratelimit", "rate limit exceeded for a.test"), "too often"),
         (denied("a.test", "tls_handshake_error", "remote error"), "did not take the bottle's certificate"),
         (denied("", event="sni_mismatch", category="mismatch", connect_host="a.test", target=None), "another host"),
-        (denied("a.test", "tls_authority_mismatch", "authority mismatch: a.test vs b.test:443"), "another host"),
+        (
+            denied("a.test", "tls_authority_mismatch", "authority mismatch: a.test vs b.test:443"),
+            "behind the name of another",
+        ),
         (denied("a.test", "a scanner to come", "harm"), "took it for harmful"),
     ],
 )
