@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from claude_bottle.lib import log
@@ -39,37 +39,29 @@ def cleanup() -> int:
     containers = inventory.ours(engine, CONTAINER, "-a")
     networks = inventory.ours(engine, NETWORK)
     placed = perform(elsewhere.find_all(engine))
-    if not containers and not networks and not placed:
-        log.log_info("nothing to clean up")
+    if not _agreed([*_marked([*containers, *networks]), *_titles(placed)], yes=False):
         return 0
-    dead = dead_launches(item.owner for item in (*containers, *networks))
-    for item in (*containers, *networks):
-        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
-        log.line(f"  {item.kind} {item.name}{mark}")
-    _show(placed)
-    terminal.confirm("remove all of the above?")
-    stays = _clean(engine, containers, networks)
+    stays = _clean(engine, containers, networks) if containers or networks else False
     for each in placed:
         stays = _clean_placed(engine, each) or stays
     return int(stays)
 
 
 def _clean(engine: Engine, containers: list[Item], networks: list[Item]) -> bool:
-    """Remove what there is on one engine; say whether something has to stay for the work in it."""
-    stay = _come_home(engine, containers)
-    gone = [item for item in containers if item.identity not in stay]
+    """Remove what there is on one engine; say whether some work could not come home."""
+    home = _come_home(engine, containers)
+    gone = [item for item in containers if item.identity not in home.stay]
     _remove(engine, "docker rm", gone)
     bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
-    return bool(stay)
+    return bool(home.warnings)
 
 
-def _show(placed: Iterable[Elsewhere]) -> None:
+def _titles(placed: Iterable[Elsewhere]) -> Iterator[str]:
     for each in placed:
-        for item in each.items:
-            log.line(f"  {item.kind} {item.name} on node {each.node}")
-        log.line(f"  {each.seat.kind} {each.seat.name}{f' ({each.problem}: it stays)' if each.problem else ''}")
+        yield from (f"{item.kind} {item.name} on node {each.node}" for item in each.items)
+        yield f"{each.seat.kind} {each.seat.name}{f' ({each.problem}: it stays)' if each.problem else ''}"
 
 
 def _clean_placed(manager: Engine, each: Elsewhere) -> bool:
@@ -90,7 +82,7 @@ def cleanup_stale(yes: bool) -> int:
         yes: do not ask.
 
     Returns:
-        1 if something could not be removed.
+        1 if something could not be removed, or work not come home.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
@@ -104,24 +96,43 @@ def cleanup_stale(yes: bool) -> int:
         inventory.tell(failure)
         raise
     placed = perform(elsewhere.find_stale(engine))
-    if not items and not placed:
-        log.log_info("nothing to clean up")
+    if not _agreed([*(f"{item.kind} {item.name}" for item in items), *_titles(placed)], yes):
         return 0
-    for item in items:
-        log.line(f"  {item.kind} {item.name}")
-    _show(placed)
+    here = not items or perform(sweep.remove(engine, items))
+    return int(not (perform(elsewhere.remove(engine, placed)) and here))
+
+
+def _agreed(things: Iterable[str], yes: bool) -> bool:
+    """List what there is to remove, and ask; False where there is nothing.
+
+    Raises:
+        BottleError: there is no terminal to ask on.
+        Declined: the user said no.
+    """
+    listed = list(things)
+    if not listed:
+        log.log_info("nothing to clean up")
+        return False
+    for thing in listed:
+        log.line(f"  {thing}")
     if not yes:
         terminal.confirm("remove all of the above?")
-    left = items and perform(sweep.remove(engine, items))
-    return int(perform(elsewhere.remove(engine, placed)) or bool(left))
+    return True
 
 
-def _come_home(engine: Engine, containers: list[Item]) -> set[str]:
-    """Bring home the work that is in containers; return the ids of those that stay, since it could not come."""
+def _marked(items: Sequence[Item]) -> Iterator[str]:
+    dead = dead_launches(item.owner for item in items)
+    for item in items:
+        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
+        yield f"{item.kind} {item.name}{mark}"
+
+
+def _come_home(engine: Engine, containers: list[Item]) -> bring.Outcome:
+    """Bring home the work that is in containers; return what came of it."""
     owner = owner_here(new_launch(), os.getpid())
     outcome = perform(bring.before_removal(engine, containers, owner, bring.PATIENT_SECONDS))
     outcome.tell()
-    return outcome.stay
+    return outcome
 
 
 def cleanup_images(yes: bool) -> int:
@@ -139,13 +150,8 @@ def cleanup_images(yes: bool) -> int:
     """
     engine = docker_require(os.environ)
     unused = perform(_unused(engine))
-    if not unused:
-        log.log_info("nothing to clean up")
+    if not _agreed((f"image {image.name} ({image.size})" for image in unused), yes):
         return 0
-    for image in unused:
-        log.line(f"  image {image.name} ({image.size})")
-    if not yes:
-        terminal.confirm("remove all of the above?")
     answer = perform(one(engine.call(["image", "rm", *(image.name for image in unused)])))
     if not answer.ok:  # one that a container has got meanwhile, for example
         raise DockerError(f"docker image rm failed: {answer.failure}")

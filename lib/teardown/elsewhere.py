@@ -89,21 +89,18 @@ def remove(manager: Engine, left: Iterable[Elsewhere]) -> Work[bool]:
         left: what was found.
 
     Returns:
-        Work that comes to whether something is still there.
+        Work that comes to whether all is gone, and the work in it home.
     """
-    stays = False
+    all_gone = True
     for each in left:
-        problem, kept = each.problem, list[Item]()
-        if each.engine and each.items:
-            kept = yield from sweep.remove(each.engine, list(each.items))
-        if kept:
+        problem = each.problem
+        if each.engine and each.items and not (yield from sweep.remove(each.engine, list(each.items))):
             problem = f"something of its launch is still on node {each.node}"
         if problem:
             log.log_warn(f"could not remove {each.seat.kind} '{each.seat.name}': {problem}")
-        else:
-            kept = yield from sweep.remove(manager, [each.seat])
-        stays = stays or bool(problem or kept)
-    return stays
+        gone = not problem and (yield from sweep.remove(manager, [each.seat]))
+        all_gone = all_gone and gone
+    return all_gone
 
 
 def sweep_up(manager: Engine) -> Work[None]:
