@@ -343,6 +343,26 @@ def test_ctrl_c_while_work_comes_home_leaves_it_in_the_stopped_container(bottle:
     assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), done.stderr
 
 
+def test_a_bottle_that_stops_while_its_work_comes_home_is_one_that_has_stopped(bottle: Bottle) -> None:
+    bottle.session("echo two > a")
+    fault = bottle.fake.fault("agent exec perl#2", mode="pause")  # the list
+    child = bottle.begin()
+    bottle.fake.wait_for_pause(fault, 30)
+    bottle.fake.end("claude-bottle-a-2", 137)
+    bottle.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), err
+
+
+def test_a_repository_without_a_commit_gets_the_work_and_the_command_to_look_at_it(bottle: Bottle) -> None:
+    for folder in (bottle.cwd, bottle.inside):
+        subprocess.run(["rm", "-rf", folder / ".git"], check=True)
+        git(folder, "init", "-q")
+    bottle.before = bottle.snapshot()
+    bottle.session("echo two > a")
+    assert f"to look: git -C {bottle.cwd} log -p {WORK}\n" in bottle.ends() and bottle.show(f"{WORK}:a") == "two\n"
+
+
 def test_where_no_note_can_be_made_the_end_of_the_start_still_brings_home_or_says_how(bottle: Bottle) -> None:
     bottle.state.parent.mkdir(parents=True)
     bottle.state.write_text("in the way")

@@ -161,7 +161,7 @@ def _take(source: Source, record: Record, repository: Repository, folder: str, f
         place, made = yield from _refs(repository, record.slug, fresh)
     finally:
         repository.leave()
-    return Brought(now, _told(record, place, made, max(new.values()), large), taking.told(found.tips))
+    return Brought(now, _told(record, repository.head, place, made, max(new.values()), large), taking.told(found.tips))
 
 
 class _Taking:
@@ -219,13 +219,13 @@ def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, li
     raise BottleError(f"no branch can be made below {heads.PREFIX.removeprefix('refs/heads/')}: one is in the way")
 
 
-def _told(record: Record, place: str, made: Sequence[str], count: int, large: int) -> str:
+def _told(record: Record, head: str, place: str, made: Sequence[str], count: int, large: int) -> str:
     """Return the line with what came home, and with the command to look at it."""
     files = f", {large} large file{'s' * (large > 1)}" if large else ""
     names = [name.removeprefix("refs/heads/") for name in made]
     others = f" and {len(names) - 1} more below {place.removeprefix('refs/heads/')}/" if len(names) > 1 else ""
     commits = "1 commit" if count == 1 else f"{count} commits"
-    command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}"])
+    command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}" if head else names[0]])
     return f"work came home: {names[0]}{others} ({commits}{files}); to look: {command}"
 
 

@@ -92,7 +92,7 @@ class Patience:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
         if not self.talked and now >= self.began + TALK_SECONDS:
             self.talked = True
-            log.log_info("still bringing the work home; Ctrl-C leaves it in the bottle, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
         return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
 
     def over(self, engine: Engine) -> Engine:
@@ -261,9 +261,21 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
             return Brought(now)
         if now.kind not in KINDS:
             raise BottleError("it was started so that its work does not come home")
-        brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
+        try:
+            brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
+        except BottleError as problem:
+            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            if stopped is None:
+                raise
+            brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
         _note(brought.record)
         return brought
+
+
+def _stopped(engine: Engine, before: Source) -> Work[Source | None]:
+    """Look again at a container that ran; it comes to that if it has stopped meanwhile, which needs another way."""
+    now = (yield from source_of(engine, before.container)) if before.running else None
+    return now if now and not now.running else None
 
 
 @contextmanager

@@ -68,6 +68,7 @@ class Repository:
         self.folder, self.bounds = folder, bounds
         self.objects = os.path.join(folder, "objects")
         self.quarantine = os.path.join(self.objects, _NAME + secrets.token_hex(8))
+        self.head = ""  # commit, as ``tips`` has found it
 
     def _git(
         self,
@@ -112,6 +113,7 @@ class Repository:
         order = ["--sort=-creatordate", f"--count={MOST_HAVES}", f"--format={form}"]
         told = [line.split(" ") for line in (yield from self._lines(["for-each-ref", *order]))]
         head = yield self._git(["rev-parse", "-q", "--verify", "HEAD^{commit}"])  # a new repository has none
+        self.head = head.text
         found = [line[2] if line[0] == "tag" else line[1] for line in told]
         return [*dict.fromkeys(tip for tip in (head.text, *found) if tip)]
 
