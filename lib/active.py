@@ -19,7 +19,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.refused import Row, refused_data
-from claude_bottle.lib.seat import seats
+from claude_bottle.lib.seat import seated, seats
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.inventory import CONTAINER, Item
 from claude_bottle.lib.teardown.owner import dead_launches
@@ -124,7 +124,7 @@ def find_placed(manager: Engine) -> Work[list[Active]]:
     """
     nodes.require_manager(manager)
     by_node: dict[nodes.Node, list[Item]] = {}
-    for each in (yield from seats(manager, ("--filter", f"label={inventory.PREFIX}owner"))):
+    for each in (yield from seated(manager, (yield from seats(manager)))):
         if each.node:
             by_node.setdefault(each.node, []).append(each.item)
     found: list[Active] = []

@@ -16,7 +16,7 @@ from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
 from claude_bottle.lib.nodes import Node
-from claude_bottle.lib.teardown.inventory import SEAT, SERVICE, Item, find, labels
+from claude_bottle.lib.teardown.inventory import PREFIX, SEAT, SERVICE, Item, find, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 # Swarm asks a tag's registry before the machine's own images. On the machine itself there is none, and nobody else can
@@ -189,7 +189,7 @@ class Seated:
     node: Node | None
 
 
-def seats(manager: Engine, words: Sequence[str]) -> Work[list[Seated]]:
+def seats(manager: Engine, words: Sequence[str] = ()) -> Work[list[Item]]:
     """Find seats.
 
     Args:
@@ -201,7 +201,19 @@ def seats(manager: Engine, words: Sequence[str]) -> Work[list[Seated]]:
     """
     if not manager.facts.manages:
         return []
-    found = yield from find(manager, SERVICE, words)
+    return (yield from find(manager, SERVICE, ["--filter", f"label={PREFIX}owner", *words]))
+
+
+def seated(manager: Engine, found: Sequence[Item]) -> Work[list[Seated]]:
+    """Find the machines of seats.
+
+    Args:
+        manager: to ask.
+        found: the seats.
+
+    Raises:
+        DockerError: it gave no answer.
+    """
     tasks = yield from _tasks(manager, [item.identity for item in found])
     there = yield from nodes.nodes(manager, sorted({task.node for task in tasks.values() if task.node}))
     on = {identity: there.get(task.node) for identity, task in tasks.items()}

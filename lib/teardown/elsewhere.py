@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from claude_bottle.lib import log
@@ -12,12 +12,10 @@ from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.nodes import READY, node_asked
-from claude_bottle.lib.seat import Seated, seats
+from claude_bottle.lib.seat import Seated, seated, seats
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item
-from claude_bottle.lib.teardown.owner import dead_launches
-
-_LABELLED = ("--filter", f"label={PREFIX}owner")
+from claude_bottle.lib.teardown.owner import dead_launches, place_here
 
 
 @dataclass(frozen=True)
@@ -48,25 +46,30 @@ def find_all(manager: Engine) -> Work[list[Elsewhere]]:
     Raises:
         DockerError: it gave no answer.
     """
-    return (yield from _found(manager, (yield from seats(manager, _LABELLED))))
+    return (yield from _found(manager, (yield from seats(manager))))
 
 
 def find_stale(manager: Engine) -> Work[list[Elsewhere]]:
-    """Find what dead launches have left on a Swarm; see ``find_all``."""
-    every = yield from seats(manager, _LABELLED)
-    dead = dead_launches(each.item.owner for each in every)
-    return (yield from _found(manager, [each for each in every if each.item.owner.launch in dead]))
+    """Find what dead launches have left on a Swarm; see ``find_all``.
+
+    Only those of this machine and user can be told to be dead, and others' may be many thousands.
+    """
+    here = place_here()
+    own = (f"label={PREFIX}host={here.host}", f"label={PREFIX}user={here.user}")
+    mine = yield from seats(manager, [word for label in own for word in ("--filter", label)])
+    dead = dead_launches(item.owner for item in mine)
+    return (yield from _found(manager, [item for item in mine if item.owner.launch in dead]))
 
 
-def _found(manager: Engine, every: Iterable[Seated]) -> Work[list[Elsewhere]]:
+def _found(manager: Engine, items: Sequence[Item]) -> Work[list[Elsewhere]]:
     found = []
-    for each in every:
+    for each in (yield from seated(manager, items)):
         found.append((yield from _look(manager, each)))
     return found
 
 
-def _look(manager: Engine, seated: Seated) -> Work[Elsewhere]:
-    seat, node = seated.item, seated.node
+def _look(manager: Engine, one: Seated) -> Work[Elsewhere]:
+    seat, node = one.item, one.node
     if not node:
         return Elsewhere(seat)
     if node.state != READY:
