@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claude_bottle.lib import log
-from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.engine import Engine, moment
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work, perform
@@ -20,6 +20,7 @@ PREFIX = "claude-bottle."
 CONTAINER = "container"
 NETWORK = "network"
 IMAGE_LABEL = f"{PREFIX}image"
+WORK_LABEL = f"{PREFIX}work"  # of a bottle whose work comes home, with how
 TOOLS_LABEL = f"{PREFIX}tools"  # of the images that manifests' Dockerfiles have made
 TOOLS_REPOSITORY = "claude-bottle-tools"
 
@@ -40,14 +41,15 @@ KINDS = {
     EGRESS: NETWORK,
 }
 ROLES = tuple(KINDS)  # in the order in which they are removed
+LAPSED = 75  # the status of a guard that nobody has renewed
 KEPT_PREFIX = "claude-bottle-kept."  # of what holds work that is to come home yet; no agent's name has a dot
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
 
-_LABELS = ("slug", "role", "image", *FACTS)
+_LABELS = ("slug", "role", "image", "work", *FACTS)
 _NAMES = {
     CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}", "{{.CreatedAt}}"),
-    NETWORK: ("{{.Name}}", "", "", ""),
+    NETWORK: ("{{.Name}}", "", "", "{{.CreatedAt}}"),
 }
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
 _REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
@@ -67,6 +69,22 @@ class Item:
     role: str
     image: str
     owner: Owner
+    work: str = ""
+
+    @property
+    def created_at(self) -> float | None:
+        """When the engine has made it, by its own clock, in seconds of the epoch; None where that is not to be told."""
+        return moment(self.created)
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether it is a bottle that has ended by itself: nobody was there any more to remove it."""
+        return self.role == AGENT and self.status.startswith(f"Exited ({LAPSED}) ")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs."""
+        return self.status.startswith(("Up", "Restarting"))
 
     @property
     def ours(self) -> bool:
@@ -127,9 +145,9 @@ def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
 
 
 def _item(kind: str, row: list[str]) -> Item:
-    identity, name, image, status, created, slug, role, tag, *facts = row
+    identity, name, image, status, created, slug, role, tag, work, *facts = row
     owner = owner_from(dict(zip(FACTS, facts, strict=True)))
-    return Item(kind, identity, name, image, status, created, slug, role, tag, owner)
+    return Item(kind, identity, name, image, status, created, slug, role, tag, owner, work)
 
 
 class LookFailed(DockerError):
