@@ -133,10 +133,10 @@ class Reaper:
             Whether it is there to do so.
         """
         assert self._process.stdin is not None
-        self._process.stdin.close()
         self._is_over = True
         if self._leases:
             self._leases.close()
+        self._process.stdin.close()
         for fd in (self._call_end, self._word):
             os.close(fd)
         return self._process.poll() is None
