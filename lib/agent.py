@@ -21,7 +21,7 @@ from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.policy import note, policy, policy_text
-from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL, WORK_LABEL
+from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL, WORKSPACE_LABEL
 from claude_bottle.lib.teardown.journal import Journal
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
@@ -50,7 +50,8 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
     """
     words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, *plan.confinement]
     words += ["--label", f"{IMAGE_LABEL}={tag}"]
-    words += ["--label", f"{WORK_LABEL}={plan.work}"] if plan.project and plan.work != NONE else []
+    if plan.project and plan.homing.kind != NONE:  # known where there is no record too: under another home folder
+        words += ["--label", f"{WORKSPACE_LABEL}={plan.workspace}"]
     # The guard is root's, so that nobody in there may touch it; whatever else the image would have run as root is not.
     words += ["--user", guard.ROOT, "--entrypoint", guard.guard_words(plan.settings.patience)[0], "--no-healthcheck"]
     if plan.tools:  # what a Dockerfile of others' sets is not heeded

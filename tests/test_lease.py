@@ -73,12 +73,12 @@ def test_a_guard_with_words_ends_as_these_do_and_feeds_them() -> None:
     assert killed.returncode == 137
 
 
-def bottle(owner: Owner, status: str, **more: str) -> Item:
-    return Item(CONTAINER, "c" * 64, "claude-bottle-a", "", status, shown(NOW - 5), "a", AGENT, "", owner, **more)
+def bottle(owner: Owner, status: str) -> Item:
+    return Item(CONTAINER, "c" * 64, "claude-bottle-a", "", status, shown(NOW - 5), "a", AGENT, "", "", owner)
 
 
 def network(owner: Owner, age: float) -> Item:
-    return Item(NETWORK, "d" * 64, "claude-bottle-net-a", "", "", shown(NOW - age), "a", INTERNAL, "", owner)
+    return Item(NETWORK, "d" * 64, "claude-bottle-net-a", "", "", shown(NOW - age), "a", INTERNAL, "", "", owner)
 
 
 def shown(when: float) -> str:
