@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from claude_bottle.lib import log
+from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
@@ -27,21 +27,26 @@ from claude_bottle.lib.teardown.owner import dead_launches, owner_here
 NO_NAME = "<none>"
 
 
-def cleanup() -> int:
-    """List all containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+def cleanup(everybodys: bool = False) -> int:
+    """List containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+
+    Args:
+        everybodys: those of other users and machines too.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
-    containers = inventory.ours(engine, CONTAINER, "-a")
-    networks = inventory.ours(engine, NETWORK)
+    there = [inventory.ours(engine, CONTAINER, "-a"), inventory.ours(engine, NETWORK)]
+    containers, networks = (bottles.shown(items, everybodys) for items in there)
+    bottles.say_others(sum(map(len, there)) - len(containers) - len(networks))
     if not containers and not networks:
         log.log_info("nothing to clean up")
         return 0
-    dead = dead_launches(item.owner for item in (*containers, *networks))
-    for item in (*containers, *networks):
+    both = (*containers, *networks)
+    dead = dead_launches(item.owner for item in both) | sweep.lapsed(engine, both)
+    for item in both:
         mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
         log.line(f"  {item.kind} {item.name}{mark}")
     terminal.confirm("remove all of the above?")

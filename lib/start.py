@@ -67,9 +67,7 @@ def with_teardown(engine: Engine, work: Callable[[Reaper], int], report: Callabl
         status = report(problem)
     finally:
         came: list[int] = []
-        remains = cleanup.cleanup_all(
-            engine, reaper.journal, lambda: came.append(_come_home(engine, reaper.journal, report))
-        )
+        remains = cleanup.cleanup_all(engine, reaper.journal, lambda: came.append(_come_home(engine, reaper, report)))
         status = status or sum(came)
         log.hurry()
         bring.forget(reaper.journal)
@@ -85,7 +83,7 @@ def with_teardown(engine: Engine, work: Callable[[Reaper], int], report: Callabl
     return status if number is None else 128 + number
 
 
-def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException], int]) -> int:
+def _come_home(engine: Engine, reaper: Reaper, report: Callable[[BaseException], int]) -> int:
     """Bring home what the session has made; a failure costs the user nothing but the status 1.
 
     Raises:
@@ -96,7 +94,8 @@ def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException
         log.hurry()
     try:
         seconds = bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS
-        outcome = bring.at_end(engine.reachable(), journal, seconds)
+        away = (lambda: False) if engine.is_local else reaper.hears_nothing
+        outcome = bring.at_end(engine.reachable(), reaper.journal, seconds, away)
     except EngineAway:
         raise
     except Exception as problem:

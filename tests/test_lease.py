@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -138,3 +139,26 @@ def test_a_killed_reapers_leases_are_renewed_by_its_launcher(tmp_path: Path) -> 
     within.unlink()
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (0, []), err
+
+
+def test_lists_have_ones_own_and_all_has_everybodys(tmp_path: Path) -> None:
+    mine, others = owner_here("1" * 32, os.getpid()), ELSEWHERE
+    boxes = [box("claude-bottle-mine", mine), box("claude-bottle-others", others), {"name": "claude-bottle-shells"}]
+    run = Run(tmp_path, containers=[{"status": "running", **each} for each in boxes], networks=[])
+    note = "claude-bottle: 1 more of other users or machines: --all has them too"
+    few, every = run.command("list", "active"), run.command("list", "active", "--all")
+    assert [row.partition("\t")[0] for row in few.stdout.splitlines()] == ["claude-bottle-mine", "claude-bottle-shells"]
+    assert note in few.stderr and "claude-bottle-others" in every.stdout and "more of" not in every.stderr
+    data = [one["container"] for one in json.loads(run.command("list", "active", "--json").stdout)]
+    assert data == ["claude-bottle-mine", "claude-bottle-shells"]
+    offered = run.command("cleanup").stderr
+    assert "container claude-bottle-mine" in offered and "claude-bottle-others" not in offered and note in offered
+    assert "container claude-bottle-others" in run.command("cleanup", "--all").stderr
+    wrong = run.command("cleanup", "--all", "--stale")
+    assert wrong.returncode == 2 and "--all and --stale do not go together" in wrong.stderr
+    assert run.command("list", "--all").returncode == 2
+
+
+def box(name: str, owner: Owner) -> dict[str, Any]:
+    labels = {"slug": "a", "role": "agent", **owner.facts()}
+    return {"name": name, "labels": {f"claude-bottle.{key}": value for key, value in labels.items()}}

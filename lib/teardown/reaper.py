@@ -39,7 +39,9 @@ POLL_SECONDS = 0.05
 UNSEEN_SECONDS = 10.0  # how long it looks for what was asked for just before the launcher was killed
 END_SECONDS = 1.0
 OPENED, SILENT = b"o", b"s"  # words of the process's
-PATIENCE_SECONDS = 600.0  # how long it tries to remove what the launcher could not
+PATIENCE_SECONDS = 3600.0  # how long it tries to remove what the launcher could not
+LOST_SECONDS = 600.0  # how long it looks for what docker gave no answer about
+PAUSE_SECONDS = 60.0  # the longest between two tries
 
 
 class Reaper:
@@ -251,7 +253,7 @@ def remove(journal: Journal, calls: int, patience: float) -> None:
     # alive by then, a build or the session's client, is ended.
     # A call that has ended may have been killed with the launcher, but most have had their answer.
     answered = await_calls(calls) and not journal.has_lost()
-    late = min(patience, UNSEEN_SECONDS) if answered else patience
+    late = min(patience, UNSEEN_SECONDS if answered else LOST_SECONDS)
     journal.lose_unanswered()
     end_children(journal, signal.SIGTERM)
     await_children(journal)
@@ -261,7 +263,13 @@ def remove(journal: Journal, calls: int, patience: float) -> None:
     if journal.engine:
         first = partial(come_home, journal.engine, journal)
         walk = cleanup.Teardown(
-            journal.engine, journal, seconds=patience, late_seconds=late, tries=math.inf, first=first
+            journal.engine,
+            journal,
+            seconds=patience,
+            late_seconds=late,
+            tries=math.inf,
+            first=first,
+            pause=PAUSE_SECONDS,
         )
         notes.leave(f"could not remove {title}: {why}" for title, why in walk.run().left.items())
         bring.forget(journal)
