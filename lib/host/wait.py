@@ -122,6 +122,9 @@ def wait_for(
     ready, writing = _select([*_wakeup, *others, *readable], list(writable), timeout)
     if _wakeup and _wakeup[0] in ready:
         _drain(_wakeup[0])
+    if ready.intersection(others):  # what the caller looks at may hang on it
+        for turn in _beside:
+            turn()
     return ready.difference(_wakeup, others), writing
 
 
@@ -129,7 +132,7 @@ def beside(turn: Turn) -> None:
     """Have something looked after beside whatever is waited for, as long as the process lives.
 
     Args:
-        turn: called before each wait; it does not wait itself.
+        turn: called before each wait, and where it has something to read; it does not wait itself.
     """
     _beside.append(turn)
 
