@@ -165,7 +165,7 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
         return None
     feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
     engine, patience = launch.engine.keeping_out({}), launch.plan.settings.patience
-    return (yield from broker.broker_start(engine, launch.journal, made.identity, feed, patience))
+    return (yield from broker.broker_start(engine, launch.journal, made.identity, feed, patience, watch.refused))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
