@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from claude_bottle.lib import log, nodes
@@ -19,7 +17,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.refused import Row, refused_data
-from claude_bottle.lib.seat import seated, seats
+from claude_bottle.lib.seat import seated
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.inventory import CONTAINER, Item
 from claude_bottle.lib.teardown.owner import dead_launches
@@ -28,7 +26,6 @@ from claude_bottle.lib.teardown.presence import RUNNING, STARTING, Present
 STATS_SECONDS = 10.0  # docker looks twice, a second apart
 STALE, STOPPED, KEPT, AWAY = "stale", "stopped", "kept", "away"
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_CREATED = "%Y-%m-%d %H:%M:%S %z"
 
 
 @dataclass(frozen=True)
@@ -113,18 +110,18 @@ def find(engine: Engine) -> Work[list[Active]]:
     return found + [Active(one.agent, None, one.state, _since(one.begun), one) for one in coming]
 
 
-def find_placed(manager: Engine) -> Work[list[Active]]:
+def find_placed(manager: Engine, taken: Sequence[Item]) -> Work[list[Active]]:
     """Find the bottles whose machines a Swarm has chosen, and what they take, sorted by node.
 
     Args:
         manager: to ask.
+        taken: their seats.
 
     Raises:
-        BottleError: it manages no Swarm, or gave no answer.
+        BottleError: it gave no answer.
     """
-    nodes.require_manager(manager)
     by_node: dict[nodes.Node, list[Item]] = {}
-    for each in (yield from seated(manager, (yield from seats(manager)))):
+    for each in (yield from seated(manager, taken)):
         if each.node:
             by_node.setdefault(each.node, []).append(each.item)
     found: list[Active] = []
@@ -145,7 +142,7 @@ def _on_node(manager: Engine, node: nodes.Node, taken: Sequence[Item]) -> Work[l
         mine = yield from measured(engine, mine)
     except BottleError as problem:
         log.log_warn(f"cannot list what is on node {node.name}: {problem.message}")
-        mine = [Active(seat.slug, None, AWAY, _since(_created(seat)), None) for seat in taken]
+        mine = [Active(seat.slug, None, AWAY, _since(seat.created_at), None) for seat in taken]
     return [replace(one, node=node.name) for one in mine]
 
 
@@ -174,24 +171,17 @@ def measured(engine: Engine, found: Iterable[Active]) -> Work[list[Active]]:
 
 def _of_container(item: Item, said: Present | None, dead: bool) -> Active:
     agent = said.agent if said else item.slug or item.name.removeprefix(inventory.SHELL_NAMES)
-    return Active(agent, item, _state(item, said, dead), _since(_created(item)), said)
+    return Active(agent, item, _state(item, said, dead), _since(item.created_at), said)
 
 
 def _state(item: Item, said: Present | None, dead: bool) -> str:
     if item.is_kept:
         return KEPT
-    if dead:
+    if dead or item.has_lapsed:
         return STALE
     if said:
         return said.state
-    up = item.status.startswith(("Up", "Restarting"))
-    return RUNNING if up else STARTING if item.status.startswith("Created") else STOPPED
-
-
-def _created(item: Item) -> float | None:
-    with suppress(ValueError):  # the name of the time zone comes behind
-        return datetime.strptime(" ".join(item.created.split()[:3]), _CREATED).timestamp()
-    return None
+    return RUNNING if item.is_up else STARTING if item.status.startswith("Created") else STOPPED
 
 
 def _since(begun: float | None) -> int | None:

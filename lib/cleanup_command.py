@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from claude_bottle.lib import log
+from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Work, one, perform
+from claude_bottle.lib.seat import seats
 from claude_bottle.lib.teardown import elsewhere, inventory, presence, sweep
 from claude_bottle.lib.teardown.elsewhere import Elsewhere
 from claude_bottle.lib.teardown.inventory import (
@@ -28,18 +29,22 @@ from claude_bottle.lib.teardown.owner import dead_launches, owner_here
 NO_NAME = "<none>"
 
 
-def cleanup() -> int:
-    """List all containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+def cleanup(everybodys: bool = False) -> int:
+    """List containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+
+    Args:
+        everybodys: those of other users and machines too.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
-    containers = inventory.ours(engine, CONTAINER, "-a")
-    networks = inventory.ours(engine, NETWORK)
-    placed = perform(elsewhere.find_all(engine))
-    if not _agreed([*_marked([*containers, *networks]), *_titles(placed)], yes=False):
+    there = [inventory.ours(engine, CONTAINER, "-a"), inventory.ours(engine, NETWORK), perform(seats(engine))]
+    containers, networks, taken = (bottles.shown(items, everybodys) for items in there)
+    bottles.say_others(sum(map(len, there)) - len(containers) - len(networks) - len(taken))
+    placed = perform(elsewhere.find(engine, taken))
+    if not _agreed([*_marked(engine, [*containers, *networks]), *_titles(placed)], yes=False):
         return 0
     stays = _clean(engine, containers, networks) if containers or networks else False
     for each in placed:
@@ -120,8 +125,8 @@ def _agreed(things: Iterable[str], yes: bool) -> bool:
     return True
 
 
-def _marked(items: Sequence[Item]) -> Iterator[str]:
-    dead = dead_launches(item.owner for item in items)
+def _marked(engine: Engine, items: Sequence[Item]) -> Iterator[str]:
+    dead = dead_launches(item.owner for item in items) | sweep.lapsed(engine, items)
     for item in items:
         mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
         yield f"{item.kind} {item.name}{mark}"

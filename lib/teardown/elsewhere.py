@@ -15,7 +15,7 @@ from claude_bottle.lib.nodes import READY, node_asked
 from claude_bottle.lib.seat import Seated, seated, seats
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item
-from claude_bottle.lib.teardown.owner import dead_launches, place_here
+from claude_bottle.lib.teardown.owner import dead_launches, login_here, place_here
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,44 @@ class Elsewhere:
     problem: str = ""
 
 
-def find_all(manager: Engine) -> Work[list[Elsewhere]]:
-    """Find what all launches have on a Swarm.
+def find(manager: Engine, taken: Sequence[Item]) -> Work[list[Elsewhere]]:
+    """Find what launches have on a Swarm.
 
     Args:
-        manager: to ask; one that manages none has nothing.
+        manager: to ask.
+        taken: their seats.
 
     Raises:
         DockerError: it gave no answer.
     """
-    return (yield from _found(manager, (yield from seats(manager))))
+    found = []
+    for each in (yield from seated(manager, taken)):
+        found.append((yield from _look(manager, each)))
+    return found
 
 
 def find_stale(manager: Engine) -> Work[list[Elsewhere]]:
-    """Find what dead launches have left on a Swarm; see ``find_all``.
+    """Find what launches of this user have left on a Swarm that are dead, or over as ``sweep.lapsed`` has it.
 
-    Only those of this machine and user can be told to be dead, and others' may be many thousands.
+    Args:
+        manager: to ask.
+
+    Raises:
+        DockerError: it gave no answer.
     """
-    here = place_here()
-    own = (f"label={PREFIX}host={here.host}", f"label={PREFIX}user={here.user}")
-    mine = yield from seats(manager, [word for label in own for word in ("--filter", label)])
-    dead = dead_launches(item.owner for item in mine)
-    return (yield from _found(manager, [item for item in mine if item.owner.launch in dead]))
+    here, login = place_here(), login_here()
+    mine = f"label={PREFIX}login={login}" if login else f"label={PREFIX}host={here.host}"
+    taken = yield from seats(manager, ["--filter", mine])
+    dead = dead_launches(item.owner for item in taken)
+    unsure = [item for item in taken if item.owner.launch in dead or not here.is_certainly(item.owner.place)]
+    found = yield from find(manager, unsure)
+    return [each for each in found if each.seat.owner.launch in dead or _is_over(manager, each)]
 
 
-def _found(manager: Engine, items: Sequence[Item]) -> Work[list[Elsewhere]]:
-    found = []
-    for each in (yield from seated(manager, items)):
-        found.append((yield from _look(manager, each)))
-    return found
+def _is_over(manager: Engine, each: Elsewhere) -> bool:
+    every = [*each.items, each.seat]
+    left = sweep.lapsed(each.engine or manager, every)
+    return not each.problem and all(sweep.is_stale(item, set(), left) for item in every)
 
 
 def _look(manager: Engine, one: Seated) -> Work[Elsewhere]:
