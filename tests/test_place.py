@@ -137,7 +137,7 @@ def test_what_is_booked_is_what_all_containers_may_take_and_the_manifest_says_wh
 def test_a_bottle_without_a_limit_takes_what_was_booked_however_large_the_machine_is(placed: Placed) -> None:
     status, err = placed.end()
     assert status == 0, err
-    (words,) = [argv for argv in placed.fake.argvs() if argv[0] == "create" and "sleep" in argv]
+    (words,) = [argv for argv in placed.fake.argvs() if argv[0] == "create" and "--dns" in argv]
     assert words[words.index("--memory") + 1] == str(2 * GIB)
     assert str(2 * GIB + 2 * GIB + 64 * 1024**2) in placed.created() and "--reserve-cpu" not in placed.created()
 
