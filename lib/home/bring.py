@@ -92,7 +92,7 @@ class Patience:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
         if not self.talked and now >= self.began + TALK_SECONDS:
             self.talked = True
-            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
         return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
 
     def over(self, engine: Engine) -> Engine:
