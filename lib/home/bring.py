@@ -272,7 +272,7 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
         try:
             brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
         except BottleError as problem:
-            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            stopped = None if isinstance(problem, (Abandoned, EngineAway)) else (yield from _stopped(bounded, source))
             if stopped is None:
                 raise
             brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
