@@ -88,7 +88,7 @@ const ask = (line) => new Promise((done) => {
 def asked_for(host: str, *ports: int) -> dict[str, list[int]]:
     """Return the status of a tunnel, and of a plain request, to each port of a host, asked for by the bottle."""
     words = ("node", "-e", ASKS, host, *map(str, ports))
-    found: dict[str, list[int]] = json.loads(docker("exec", container("agent"), *words))
+    found: dict[str, list[int]] = json.loads(docker("exec", "-u", "node", container("agent"), *words))
     return found
 
 

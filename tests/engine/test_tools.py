@@ -83,7 +83,7 @@ def test_a_dockerfiles_image_steers_nothing_and_fakes_no_seal(desk: Desk, tmp_pa
         child.stdin.flush()
         assert child.stdout.readline() == "here\n"
         (held,) = json.loads(docker("inspect", container("agent", ALONE)))
-        assert (held["Config"]["Entrypoint"], held["Config"]["Cmd"]) == (["/bin/sleep"], ["infinity"])
+        assert (held["Config"]["Entrypoint"], held["Config"]["Cmd"][0]) == (["/usr/bin/env"], "-i")
         assert held["Config"]["Healthcheck"] == {"Test": ["NONE"]} and "Health" not in held["State"]
         assert held["Config"]["Image"] not in desk.run("cleanup", "--images", "--yes").stderr
     mine = {tag for tag in tools(desk) if tag not in before}
