@@ -14,6 +14,7 @@ from claude_bottle.lib.seat import IMAGE as SEAT_IMAGE
 from tests.sidecar import SIDECAR
 
 from .conftest import AGENT, ROOT, Desk, checkout, docker, until
+from .far import NAME, Far
 
 pytestmark = pytest.mark.slow
 
@@ -176,6 +177,31 @@ def test_a_killed_launchers_reaper_and_else_the_next_command_remove_it_on_both(s
     assert done.returncode == 0, done.stderr
     assert f"container claude-bottle-{AGENT} on node {NODES[1]}\n" in done.stderr
     until(lambda: swarm.left() == [], 30)
+
+
+@pytest.fixture
+def afar(swarm: Swarm, placed: Desk, tmp_path: Path) -> Iterator[Far]:
+    """An ssh server at the second node's address, which no context leads to any more."""
+    far = Far(tmp_path / "far", docker_host=swarm.hosts[NODES[1]])
+    config = far.folder / "ssh_config"
+    config.write_text(config.read_text().replace(f"Host {NAME}", "Host 192.0.2.2"))
+    placed.env["PATH"] = f"{far.folder / 'bin'}:{placed.env['PATH']}"
+    subprocess.run(["docker", "context", "rm", NODES[1]], env=placed.env, check=True, capture_output=True)
+    until(far.up)
+    yield far
+    far.close()
+
+
+def test_a_node_without_a_context_is_reached_by_one_ssh_connection(swarm: Swarm, placed: Desk, afar: Far) -> None:
+    on(placed, NODES[1])
+    session = Session(placed)
+    assert f"claude-bottle-{AGENT}" in swarm.boxes(NODES[1])
+    assert afar.logins() <= 2  # it may be asked first where its socket is
+    assert session.end() == 0 and swarm.seats() == [], placed.said.read_text()
+    session = Session(placed)
+    session.child.send_signal(signal.SIGKILL)
+    session.end()
+    until(lambda: swarm.left() == [], 60)
 
 
 def test_a_node_that_goes_down_under_a_bottle_ends_it_and_what_it_had_goes_when_it_is_back(
