@@ -50,8 +50,9 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
   is open and refuses what is new, or swallow all. Nothing else happens, or TERM or KILL to the launcher, or launcher
   and reaper are killed. The patience is 30 seconds; the lines are mended after 75. Counted from the break are the
   launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's next command,
-  `cleanup --stale`, removes what there is. *Wrong* is another status, an end after more than 50 seconds or a bottle
-  that lives so long (30, on a busy machine), an internal error, or a terminal that is not as before. The engine is one
+  `cleanup --stale`, removes what there is. *Wrong* is another status, a bottle that lives for more than the patience, a
+  launcher that ends later than 30 seconds after it was told to or has noticed, which takes a session 30 seconds and a
+  start a minute (20 more for a busy machine), an internal error, or a terminal that is not as before. The engine is one
   of the script's own.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
