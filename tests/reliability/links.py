@@ -264,10 +264,11 @@ def main(words: Sequence[str]) -> int:
         with private(folder / "engine"), place(folder / "place", BROKER) as there:
             for way, breaks in product(args["way"] or WAYS, args["break"] or BREAKS):
                 launches = product([way], [breaks], args["moment"] or MOMENTS, args["act"] or ACTS)
-                outcomes += round_of(there, list(launches))
+                found = round_of(there, list(launches))
+                outcomes += found
+                if args["write"]:
+                    kept.keep_links(found)
             print(kept.links_table(outcomes), end="")
-            if args["write"]:
-                kept.keep_links(outcomes)
     return 1 if any(each.left or each.wrong for each in outcomes) else 0
 
 
