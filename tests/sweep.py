@@ -58,7 +58,8 @@ run.SILENT_SECONDS = {silent}
 run.CHANGE_SECONDS = {change}
 run.SIGNALLED_SECONDS = {signalled}
 pipelock.HEALTHY_SECONDS = broker.READY_SECONDS = {healthy}
-cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
+cleanup.DEADLINE_SECONDS = cleanup.AFAR_SECONDS = {teardown}
+cleanup.Teardown.__init__.__kwdefaults__.update(late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main
 sys.exit(main("cli.sh", sys.argv[2:]))
