@@ -97,7 +97,7 @@ class Patience:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
         if not self.talked and now >= self.began + TALK_SECONDS:
             self.talked = True
-            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
         return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
 
     def over(self, engine: Engine) -> Engine:
@@ -137,6 +137,8 @@ def at_end(engine: Engine, journal: Journal, seconds: float, away: Callable[[], 
         raise
     if box.identity in outcome.stay:
         journal.keep(box)
+    if journal.manager:  # the user's usual engine is another one
+        outcome.warnings = [f"{line}, with the engine at {engine.where}" for line in outcome.warnings]
     return outcome
 
 
@@ -146,6 +148,15 @@ def forget(journal: Journal) -> None:
     stays = journal.kept or any(entry.role == AGENT for entry in journal.on_the_engine())
     if found and not found.kept and not stays:
         records.remove(found.launch)
+
+
+def stays(item: Item) -> bool:
+    """Say whether a container is kept for its work and nobody tries that again without being asked.
+
+    What was kept under another HOME comes home where a record says where to.
+    """
+    found = records.read(item.owner.launch) if item.is_kept else None
+    return item.is_kept and not (found and found.began and found.kind != NONE and not found.kept)
 
 
 def before_removal(engine: Engine, items: Iterable[Item], owner: Owner, seconds: float) -> Work[Outcome]:
@@ -272,7 +283,7 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
         try:
             brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
         except BottleError as problem:
-            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            stopped = None if isinstance(problem, (Abandoned, EngineAway)) else (yield from _stopped(bounded, source))
             if stopped is None:
                 raise
             brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
