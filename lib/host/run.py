@@ -21,7 +21,7 @@ from claude_bottle.lib.host import wait
 QUERY_SECONDS = 30.0  # sixty starts at once: an engine took more than ten
 CHANGE_SECONDS = 60.0
 SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
-SIGNALLED_SECONDS = 10.0
+SIGNALLED_SECONDS = 5.0
 STOP_SECONDS = 5.0
 
 PIPE = subprocess.PIPE
