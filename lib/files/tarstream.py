@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import struct
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +19,23 @@ END = b"\0" * 1024
 MAX_PATH = 4095  # no engine can make a longer one
 
 
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s167x")
+_CHECK = slice(148, 156)  # in a header
+_LONGEST, _MOST = 100, 8**11  # what fits
+
+
 def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    """Return a file's header: in a project of 200,000 files the library takes half of the time for it."""
+    name, target = (each.encode("utf-8", "surrogateescape") for each in (info.name, info.linkname))
+    if info.isdir():
+        name += b"/"
+    if len(name) > _LONGEST or len(target) > _LONGEST or info.size >= _MOST or not 0 <= info.mtime < _MOST:
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    owner, size, mtime = b"%07o" % info.uid, b"%011o" % info.size, b"%011o" % int(info.mtime)
+    fields = (name, b"%07o" % info.mode, owner, owner, size, mtime, b" " * 8, info.type, target, tarfile.GNU_MAGIC)
+    block = bytearray(_HEADER.pack(*fields, b"", b"", b"", b""))
+    block[_CHECK] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 def member(name: str, data: bytes, mode: int = 0o600, owner: int = NODE_ID) -> Iterator[bytes]:
