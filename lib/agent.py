@@ -15,12 +15,13 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
+from claude_bottle.lib.home.record import NONE
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.policy import note, policy, policy_text
-from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL
+from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL, WORKSPACE_LABEL
 from claude_bottle.lib.teardown.journal import Journal
 
 SESSION_PROGRAM = "/usr/local/bin/claude-bottle-session"
@@ -50,6 +51,8 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
     """
     words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", *plan.confinement]
     words += ["--label", f"{IMAGE_LABEL}={tag}"]
+    if plan.project and plan.homing.kind != NONE:  # known where there is no record too: under another home folder
+        words += ["--label", f"{WORKSPACE_LABEL}={plan.workspace}"]
     if plan.tools:  # what a Dockerfile of others' sets is not heeded
         words += ["--entrypoint", COMMAND[0], "--no-healthcheck", "--workdir", plan.settings.bottle_home]
     for name in plan.switches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from claude_bottle.lib import log
@@ -14,7 +14,7 @@ from claude_bottle.lib.home.record import RAW, Record
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.slug import agent_slug
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER
+from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, Item
 from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.owner import owner_here
 
@@ -41,17 +41,28 @@ def bring_home(agent: str) -> int:
         BottleError: docker gave no answer, or there is no such bottle.
     """
     engine = docker_require(os.environ)
-    places = list(_places(engine, agent))
+    bottles = _bottles(engine, agent_slug(agent))
+    places = list(_places(bottles, agent_slug(agent)))
     if not places:
         hint = "a bottle that was started with --cwd, by this user on this machine"
-        raise BottleError(f"no bottle of '{agent}' has work to bring home", [f"looked for: {hint}"])
+        others = [
+            f"'{item.name}' was started under another HOME: run this under that;"
+            f" {bring.take_out(item.identity, item.workspace)}"
+            for item in bottles
+            if item.may_have_work
+        ]
+        raise BottleError(f"no bottle of '{agent}' has work to bring home", [f"looked for: {hint}", *others])
     return int(not all([_bring(engine, place) for place in places]))
 
 
-def _places(engine: Engine, agent: str) -> Iterator[Place]:
-    slug = agent_slug(agent)
-    for item in inventory.ours(engine, CONTAINER, "-a"):
-        found = record.read(item.owner.launch) if item.role == AGENT and slug in (item.slug, item.name) else None
+def _bottles(engine: Engine, slug: str) -> list[Item]:
+    there = inventory.ours(engine, CONTAINER, "-a")
+    return [item for item in there if item.role == AGENT and slug in (item.slug, item.name)]
+
+
+def _places(bottles: Sequence[Item], slug: str) -> Iterator[Place]:
+    for item in bottles:
+        found = record.read(item.owner.launch)
         if found:
             yield Place(item.name, found, item.identity, item.is_kept)
     for found in record.records():

@@ -45,13 +45,13 @@ def cleanup() -> int:
         mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
         log.line(f"  {item.kind} {item.name}{mark}")
     terminal.confirm("remove all of the above?")
-    stay = _come_home(engine, containers)
-    gone = [item for item in containers if item.identity not in stay]
+    home = _come_home(engine, containers)
+    gone = [item for item in containers if item.identity not in home.stay]
     _remove(engine, "docker rm", gone)
     bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
-    return int(bool(stay))
+    return int(bool(home.warnings))
 
 
 def cleanup_stale(yes: bool) -> int:
@@ -61,7 +61,7 @@ def cleanup_stale(yes: bool) -> int:
         yes: do not ask.
 
     Returns:
-        1 if something could not be removed.
+        1 if something could not be removed, or work not come home.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
@@ -81,15 +81,15 @@ def cleanup_stale(yes: bool) -> int:
         log.line(f"  {item.kind} {item.name}")
     if not yes:
         terminal.confirm("remove all of the above?")
-    return int(bool(perform(sweep.remove(engine, items))))
+    return int(not perform(sweep.remove(engine, items)))
 
 
-def _come_home(engine: Engine, containers: list[Item]) -> set[str]:
-    """Bring home the work that is in containers; return the ids of those that stay, since it could not come."""
+def _come_home(engine: Engine, containers: list[Item]) -> bring.Outcome:
+    """Bring home the work that is in containers; return what came of it."""
     owner = owner_here(new_launch(), os.getpid())
     outcome = perform(bring.before_removal(engine, containers, owner, bring.PATIENT_SECONDS))
     outcome.tell()
-    return outcome.stay
+    return outcome
 
 
 def cleanup_images(yes: bool) -> int:

@@ -116,11 +116,15 @@ def _await(chosen: Sequence[Item]) -> list[Item]:
 
 
 def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
-    """Remove what nobody has removed of a bottle; say whether something is still there."""
+    """Remove what nobody has removed of a bottle; say whether something is still there, or work not home."""
+    kept = False
     mine = inventory.of_launch(bottle.owner.launch) if bottle.owner.launch else ("--filter", f"id={bottle.identity}")
     for kind, every in ((CONTAINER, ["-a"]), (NETWORK, [])):
         there = yield from inventory.find(engine, kind, [*every, *mine])
-        there = yield from _brought_home(engine, [item for item in there if not item.is_kept])
+        there = [item for item in there if not item.is_kept]
+        home = yield from _come_home(engine, there)
+        kept = kept or bool(home.warnings)
+        there = [item for item in there if item.identity not in home.stay]
         failure = yield from _remove(engine, kind, [item.identity for item in there])
         if failure:
             log.log_warn(f"could not remove what is left of {bottle.name}: {failure}", lines=True)
@@ -129,15 +133,15 @@ def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
     failure = yield from inventory.remove_volumes(engine, bottle.owner.launch)
     if failure:
         log.log_warn(f"could not remove a volume of {bottle.name}: {failure}", lines=True)
-    return bool(failure)
+    return bool(failure) or kept
 
 
-def _brought_home(engine: Engine, items: list[Item]) -> Work[list[Item]]:
-    """Bring home the work that is in containers; it comes to those that may be removed now."""
+def _come_home(engine: Engine, items: list[Item]) -> Work[bring.Outcome]:
+    """Bring home the work that is in containers; it comes to what came of it."""
     owner = owner_here(new_launch(), os.getpid())
     outcome = yield from bring.before_removal(engine, items, owner, bring.HURRIED_SECONDS)
     outcome.tell()
-    return [item for item in items if item.identity not in outcome.stay]
+    return outcome
 
 
 def _remove(engine: Engine, kind: str, identities: list[str]) -> Work[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -239,6 +240,35 @@ def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
     assert bottle.show(f"{WORK}:a") == "two\n"
     left = [name for name in bottle.leftovers() if words[0] != "stop" or not name.startswith("claude-bottle-stage.")]
     assert (left, bottle.kept()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "returned"),
+    [("running", START, 0), ("exited", STALE, 1), ("running", ("stop", "claude-bottle-a-2"), 1)],
+)
+def test_who_has_no_record_of_a_bottle_keeps_it_for_who_has(
+    tmp_path: Path, status: str, words: tuple[str, ...], returned: int
+) -> None:
+    bottle = dead_bottle(tmp_path, status)
+    bottle.fake.session("true")
+    own, another = bottle.env["HOME"], tmp_path / "another"
+    shutil.copytree(bottle.home / ".claude", another / ".claude")
+    shutil.copy(bottle.home / "claude-bottle.json", another)
+    bottle.env["HOME"] = str(another)
+    done = bottle.command(*words)
+    (box,) = [box for box in bottle.fake.containers() if box["name"].startswith("claude-bottle-kept.a.")]
+    assert (done.returncode, box["status"], bottle.refs()) == (returned, "exited", []), done.stderr
+    take_out = f"to take it out: docker cp {box['id'][:12]}:/home/node/workspace ."
+    assert (
+        f"it is kept in container '{box['name']}'; to bring it home, under that HOME: ./cli.sh bring a" in done.stderr
+    )
+    for again in (bottle.command("cleanup", "--stale", "--yes"), bottle.command("bring", "a")):
+        assert [each for each in bottle.fake.containers() if each["name"] == box["name"]] == [box], again.stderr
+    assert take_out in done.stderr and take_out in again.stderr and again.returncode == 1
+    bottle.env["HOME"] = own
+    done = bottle.command("bring", "a")
+    assert (done.returncode, bottle.refs(), bottle.kept()) == (0, [WORK], []), done.stderr
+    assert box["name"] not in bottle.leftovers()
 
 
 def test_cleanup_brings_home_before_it_removes_and_leaves_what_cannot_come(tmp_path: Path) -> None:

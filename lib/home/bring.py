@@ -158,6 +158,8 @@ def forget(journal: Journal) -> None:
 def before_removal(engine: Engine, items: Iterable[Item], owner: Owner, seconds: float) -> Work[Outcome]:
     """Bring home what is in containers that are about to be removed, of whatever launch; it comes to what has to stay.
 
+    Where there is work, and no record here that says where it goes, it is kept for who has that.
+
     Args:
         engine: to ask.
         items: what is about to be removed.
@@ -169,7 +171,32 @@ def before_removal(engine: Engine, items: Iterable[Item], owner: Owner, seconds:
         found = records.read(item.owner.launch) if item.role == AGENT else None
         if found and found.began and found.kind != NONE:
             yield from _bring_or_keep(engine, found, item.identity, item.name, owner, patience, outcome)
+        elif not found and item.may_have_work:
+            yield from _keep_for_another(engine, item, outcome)
     return outcome
+
+
+def _keep_for_another(engine: Engine, item: Item, outcome: Outcome) -> Work[None]:
+    name = item.name
+    if not item.is_kept:
+        name = yield from _set_aside(engine, item.identity, item.name, item.slug, item.owner.launch)
+    outcome.stay.add(item.identity)
+    outcome.warnings.append(
+        f"the work of {item.slug} did not come home: it was started under another HOME, which knows where it goes;"
+        f" it is kept in container '{name}';"
+        f" to bring it home, under that HOME: ./cli.sh bring {shlex.quote(item.slug)};"
+        f" {take_out(item.identity, item.workspace)}"
+    )
+
+
+def take_out(container: str, workspace: str) -> str:
+    """Return what helps where nobody knows where work goes.
+
+    Args:
+        container: its id.
+        workspace: in it.
+    """
+    return f"to take it out: {shlex.join(['docker', 'cp', f'{container[:12]}:{workspace}', '.'])}"
 
 
 def after_removal(items: Iterable[Item], left: Iterable[str]) -> None:
@@ -287,11 +314,13 @@ def _keep(
     if not isinstance(problem, Abandoned):
         where = yield from _keep_raw(engine, found, container, patience)
     if not where:
-        where = yield from _keep_container(engine, found, container, name)
+        now = yield from _set_aside(engine, container, name, found.slug, found.launch)
+        _note(found.with_(kept=now))
+        where = f"container '{now}'"
         outcome.stay.add(container)
     again = f"to try again: ./cli.sh bring {shlex.quote(found.agent)}"
     if records.read(found.launch) is None:  # nobody can be told then where it goes
-        again = f"to take it out: {shlex.join(['docker', 'cp', f'{container[:12]}:{found.workspace}', '.'])}"
+        again = take_out(container, found.workspace)
     outcome.warnings.append(f"the work of {found.agent} did not come home: {why}; it is kept in {where}; {again}")
 
 
@@ -341,12 +370,10 @@ class _Size:
         return time.monotonic() + LOOK_SECONDS
 
 
-def _keep_container(engine: Engine, found: Record, container: str, name: str) -> Work[str]:
+def _set_aside(engine: Engine, container: str, name: str, slug: str, launch: str) -> Work[str]:
     """Stop a container and give it a name that says that it is kept; it comes to that, or to the one that it has."""
     short = engine.bounded(time.monotonic() + STOP_SECONDS, run.uninterrupted)
-    kept = f"{KEPT_PREFIX}{found.slug}.{found.launch[:8]}"
+    kept = f"{KEPT_PREFIX}{slug}.{launch[:8]}"
     yield short.call(["kill", container])
     renamed = yield short.call(["rename", container, kept])
-    now = kept if renamed.ok else name
-    _note(found.with_(kept=now))
-    return f"container '{now}'"
+    return kept if renamed.ok else name

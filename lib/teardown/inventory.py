@@ -20,6 +20,7 @@ PREFIX = "claude-bottle."
 CONTAINER = "container"
 NETWORK = "network"
 IMAGE_LABEL = f"{PREFIX}image"
+WORKSPACE_LABEL = f"{PREFIX}workspace"  # where in a bottle work is that is to come home
 TOOLS_LABEL = f"{PREFIX}tools"  # of the images that manifests' Dockerfiles have made
 TOOLS_REPOSITORY = "claude-bottle-tools"
 
@@ -44,7 +45,7 @@ KEPT_PREFIX = "claude-bottle-kept."  # of what holds work that is to come home y
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
 
-_LABELS = ("slug", "role", "image", *FACTS)
+_LABELS = ("slug", "role", "image", "workspace", *FACTS)
 _NAMES = {
     CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}", "{{.CreatedAt}}"),
     NETWORK: ("{{.Name}}", "", "", ""),
@@ -66,6 +67,7 @@ class Item:
     slug: str
     role: str
     image: str
+    workspace: str
     owner: Owner
 
     @property
@@ -77,6 +79,11 @@ class Item:
     def is_kept(self) -> bool:
         """Whether it holds work that could not come home: only who has asked for it removes it."""
         return self.role == AGENT and self.name.startswith(KEPT_PREFIX)
+
+    @property
+    def may_have_work(self) -> bool:
+        """Whether it may hold work that is to come home: it says so, and has run."""
+        return self.role == AGENT and bool(self.workspace) and not self.status.startswith("Created")
 
     @property
     def is_agents(self) -> bool:
@@ -127,9 +134,9 @@ def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
 
 
 def _item(kind: str, row: list[str]) -> Item:
-    identity, name, image, status, created, slug, role, tag, *facts = row
+    identity, name, image, status, created, slug, role, tag, workspace, *facts = row
     owner = owner_from(dict(zip(FACTS, facts, strict=True)))
-    return Item(kind, identity, name, image, status, created, slug, role, tag, owner)
+    return Item(kind, identity, name, image, status, created, slug, role, tag, workspace, owner)
 
 
 class LookFailed(DockerError):

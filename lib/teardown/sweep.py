@@ -59,7 +59,7 @@ def stages(parent: str) -> Iterator[Item]:
         facts = _owner_file(path)
         if facts:
             name, slug = str(path), facts.get("slug", "")
-            yield Item(FOLDER, name, name, "", "", "", slug, STAGE, "", owner_from(facts))
+            yield Item(FOLDER, name, name, "", "", "", slug, STAGE, "", "", owner_from(facts))
 
 
 def _owner_file(folder: Path) -> dict[str, str]:
@@ -80,7 +80,7 @@ def owner_text(owner: Owner, slug: str) -> str:
     return json.dumps({**owner.facts(), "slug": slug})
 
 
-def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
+def remove(engine: Engine, items: list[Item]) -> Work[bool]:
     """Remove what was found, and say of each launch what went, and of each thing why it stayed.
 
     Args:
@@ -88,7 +88,7 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
         items: of dead launches.
 
     Returns:
-        Work that comes to what is still there.
+        Work that comes to whether all is gone, and the work in it home.
     """
     home = yield from bring.before_removal(engine, items, owner_here(new_launch(), os.getpid()), bring.HURRIED_SECONDS)
     home.tell()
@@ -105,7 +105,7 @@ def remove(engine: Engine, items: list[Item]) -> Work[list[Item]]:
         kept |= {item.identity: problem} if problem else {}
     bring.after_removal(items, kept)
     _tell(items, kept)
-    return [item for item in items if item.identity in kept]
+    return not kept and not home.warnings
 
 
 def _remove(engine: Engine, kind: str, identities: list[str]) -> Work[dict[str, str]]:
