@@ -258,7 +258,8 @@ def list_command(as_data: bool, what: str | None) -> int:
 def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
     """Prints what a running bottle's sidecar says, a line each: time, event, method, host, and a reason or an amount.
 
-    A container's name is taken too, which tells several bottles of one agent apart.
+    What its broker has refused stands among them. A container's name is taken too, which tells several bottles of one
+    agent apart.
     """
     from claude_bottle.lib.logs import logs as run_logs
 

@@ -74,12 +74,16 @@ def _bring(engine: Engine, place: Place) -> bool:
     """Bring home what is in one place, and say what came of it; what was only kept for that is removed then."""
     owner, patience = owner_here(new_launch(), os.getpid()), bring.Patience(bring.PATIENT_SECONDS)
     try:
-        said = perform(bring.bring(engine, place.record, place.container, owner, patience))
+        brought = perform(bring.bring(engine, place.record, place.container, owner, patience))
     except (BottleError, OSError) as problem:
         why = problem.message if isinstance(problem, BottleError) else reason(problem)
         log.log_warn(f"the work in {place.name} did not come home: {why}")
         return False
-    log.log_info(said or f"nothing new in {place.name}")
+    if brought.said or not brought.refused:
+        log.log_info(brought.said or f"nothing new in {place.name}")
+    if brought.refused:
+        log.log_warn(f"some of the work in {place.name} did not come home: {brought.refused}")
+        return False
     if not place.is_kept:
         return True
     left = perform(inventory.remove(engine, CONTAINER, [place.container])).failure if place.container else ""

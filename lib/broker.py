@@ -11,6 +11,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.host.calls import Work, attach
+from claude_bottle.lib.refused import Lines, Refused
 from claude_bottle.lib.teardown.inventory import BROKER
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.watch import Watch
@@ -64,20 +65,24 @@ def broker_create(
             raise DockerError(f"broker: docker create failed: {made.failure}")
 
 
-def broker_start(engine: Engine, broker: str, feed: Iterable[bytes]) -> Work[Watch]:
+def broker_start(engine: Engine, broker: str, feed: Iterable[bytes], refused: Refused) -> Work[Watch]:
     """Start the broker with all it is to know on stdin; it comes to who notices its end.
 
     Args:
         engine: to ask.
         broker: its id.
         feed: see ``broker_feed``.
+        refused: counts in its log.
 
     Raises:
         DockerError: docker refused, or it did not say that it is ready.
     """
-    call = engine.call(["start", "-ai", broker], seconds=READY_SECONDS, stdin=feed, interruptible=True)
+    call = engine.call(
+        ["start", "-ai", broker], seconds=READY_SECONDS, stdin=feed, interruptible=True, heard=Lines(refused.count).hear
+    )
     talk, started = yield from docker.start(lambda: attach(call, READY))
-    watch = Watch(engine, broker, talk, "broker: the broker", "the hosts that credentials are for answer no more")
+    loss = "the hosts that credentials are for answer no more"
+    watch = Watch(engine, broker, talk, "broker: the broker", loss, refused)
     if not started.ok or talk.ended:
         raise watch.not_healthy(READY_SECONDS) if started.timed_out else watch.stopped()
     return watch

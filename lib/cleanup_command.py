@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from claude_bottle.lib import log
@@ -37,14 +37,8 @@ def cleanup() -> int:
     engine = docker_require(os.environ)
     containers = inventory.ours(engine, CONTAINER, "-a")
     networks = inventory.ours(engine, NETWORK)
-    if not containers and not networks:
-        log.log_info("nothing to clean up")
+    if not _agreed(_marked([*containers, *networks]), yes=False):
         return 0
-    dead = dead_launches(item.owner for item in (*containers, *networks))
-    for item in (*containers, *networks):
-        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
-        log.line(f"  {item.kind} {item.name}{mark}")
-    terminal.confirm("remove all of the above?")
     home = _come_home(engine, containers)
     gone = [item for item in containers if item.identity not in home.stay]
     _remove(engine, "docker rm", gone)
@@ -74,14 +68,34 @@ def cleanup_stale(yes: bool) -> int:
     except LookFailed as failure:
         inventory.tell(failure)
         raise
-    if not items:
-        log.log_info("nothing to clean up")
+    if not _agreed((f"{item.kind} {item.name}" for item in items), yes):
         return 0
-    for item in items:
-        log.line(f"  {item.kind} {item.name}")
+    return int(not perform(sweep.remove(engine, items)))
+
+
+def _agreed(things: Iterable[str], yes: bool) -> bool:
+    """List what there is to remove, and ask; False where there is nothing.
+
+    Raises:
+        BottleError: there is no terminal to ask on.
+        Declined: the user said no.
+    """
+    listed = list(things)
+    if not listed:
+        log.log_info("nothing to clean up")
+        return False
+    for thing in listed:
+        log.line(f"  {thing}")
     if not yes:
         terminal.confirm("remove all of the above?")
-    return int(not perform(sweep.remove(engine, items)))
+    return True
+
+
+def _marked(items: Sequence[Item]) -> Iterator[str]:
+    dead = dead_launches(item.owner for item in items)
+    for item in items:
+        mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
+        yield f"{item.kind} {item.name}{mark}"
 
 
 def _come_home(engine: Engine, containers: list[Item]) -> bring.Outcome:
@@ -107,13 +121,8 @@ def cleanup_images(yes: bool) -> int:
     """
     engine = docker_require(os.environ)
     unused = perform(_unused(engine))
-    if not unused:
-        log.log_info("nothing to clean up")
+    if not _agreed((f"image {image.name} ({image.size})" for image in unused), yes):
         return 0
-    for image in unused:
-        log.line(f"  image {image.name} ({image.size})")
-    if not yes:
-        terminal.confirm("remove all of the above?")
     answer = perform(one(engine.call(["image", "rm", *(image.name for image in unused)])))
     if not answer.ok:  # one that a container has got meanwhile, for example
         raise DockerError(f"docker image rm failed: {answer.failure}")

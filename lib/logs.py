@@ -1,28 +1,38 @@
-"""``logs``: what a running bottle's sidecar has let out and refused; the shell has no such command."""
+"""``logs``: what a running bottle's sidecar lets out, and what it and its broker refuse; beyond the shell."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.host.calls import Work, perform
-from claude_bottle.lib.refused import Lines, Refused, Row, allow_words, denied_words, host_of, reason_words, refusal
+from claude_bottle.lib.host.calls import Crew, Work, perform
+from claude_bottle.lib.refused import (
+    Lines,
+    Refused,
+    Row,
+    allow_words,
+    denied_words,
+    host_of,
+    reason_words,
+    refusal,
+)
 from claude_bottle.lib.teardown import inventory, presence
-from claude_bottle.lib.teardown.inventory import CONTAINER, SIDECAR, Item
+from claude_bottle.lib.teardown.inventory import BROKER, CONTAINER, SIDECAR, Item
 
+IN_BROKER = "refused"  # in place of a word that the broker has not
 ANY_BOTTLE = "NAME"  # in what would allow a host, where nobody says which bottle it is
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a sidecar's log; what it does not say is an empty text.
+    """One line of a sidecar's log, or its broker's; what it does not say is an empty text.
 
     Attributes:
         time: when.
@@ -30,7 +40,7 @@ class Entry:
         method: of the request.
         host: that it is about.
         denied: why it was refused.
-        detail: what else there is to say: the sidecar's reason, a status, or an amount.
+        detail: what else there is to say: the sidecar's reason, a status, or an amount; the path that a broker refused.
     """
 
     time: str
@@ -43,8 +53,10 @@ class Entry:
     @property
     def words(self) -> tuple[str, ...]:
         """The fields that people read."""
-        kind = "denied" if self.denied else self.event
-        return self.time, kind, self.method, self.host, reason_words(self.denied) if self.denied else self.detail
+        if not self.denied:
+            return self.time, self.event, self.method, self.host, self.detail
+        told = reason_words(self.denied) + f": {self.detail}" * (self.event == IN_BROKER)
+        return self.time, "denied", self.method, self.host, told
 
     def data(self) -> dict[str, str | None]:
         """Return it as it is written for programs."""
@@ -75,8 +87,23 @@ def logs(word: str, *, denied: bool, follow: bool, as_data: bool) -> int:
         counted = said.refused if said else perform(count(engine, bottle))
         _print_counted(counted, said.bottle if said else ANY_BOTTLE, as_data)
         return 0
-    perform(_read(engine, bottle, Lines(lambda line: _print_line(line, denied, as_data)).hear, follow))
+    show = _Printer(denied, as_data)
+    _read_all(engine, perform(_sources(engine, bottle)), show.follow if follow else show.keep, follow)
+    show.kept()
     return 0
+
+
+def _read_all(engine: Engine, sources: Sequence[Item], take: Callable[[bytes], None], follow: bool) -> None:
+    """Read some logs side by side, each by its own lines."""
+    crew: Crew[str] = Crew()
+    for item in sources:
+        crew.begin(item.identity, _read(engine, item, Lines(take).hear, follow))
+    try:
+        while len(crew):
+            for _, outcome in crew.turn():
+                outcome.get()
+    finally:
+        crew.leave([item.identity for item in sources])
 
 
 def count(engine: Engine, bottle: Item) -> Work[Iterable[Row]]:
@@ -90,16 +117,21 @@ def count(engine: Engine, bottle: Item) -> Work[Iterable[Row]]:
         BottleError: it has no sidecar, or docker gave no answer.
     """
     found = Refused()
-    yield from _read(engine, bottle, found.hear, False)
+    for item in (yield from _sources(engine, bottle)):
+        yield from _read(engine, item, Lines(found.count).hear, False)
     return found.rows()
 
 
-def _read(engine: Engine, bottle: Item, hear: Callable[[str, bytes], None], follow: bool) -> Work[None]:
+def _sources(engine: Engine, bottle: Item) -> Work[list[Item]]:
+    """Find who refuses a bottle something: its sidecar, and its broker where it has one."""
     there = yield from inventory.find(engine, CONTAINER, ["-a", *inventory.of_launch(bottle.owner.launch)])
-    sidecar = next((item for item in there if item.role == SIDECAR), None)
-    if sidecar is None:
+    if not any(item.role == SIDECAR for item in there):
         raise BottleError(f"{bottle.name} has no sidecar any more")
-    words = ["logs", *(["--follow"] if follow else []), sidecar.identity]
+    return [item for item in there if item.role in (SIDECAR, BROKER)]
+
+
+def _read(engine: Engine, source: Item, hear: Callable[[str, bytes], None], follow: bool) -> Work[None]:
+    words = ["logs", *(["--follow"] if follow else []), source.identity]
     done = yield engine.call(words, seconds=math.inf if follow else None, interruptible=True, heard=hear)
     if not done.ok and not (follow and done.out):
         raise DockerError(f"docker logs failed: {done.failure}")
@@ -112,26 +144,59 @@ def _print_counted(rows: Iterable[Row], bottle: str, as_data: bool) -> None:
         log.data((json.dumps(row) if as_data else denied_words(host, reason, times, bottle),))
 
 
-def _print_line(line: bytes, denied: bool, as_data: bool) -> None:
-    entry = entry_of(line)
-    if entry and (entry.denied or not denied):
-        log.data((json.dumps(entry.data()),) if as_data else entry.words)
+class _Printer:
+    """Prints entries.
+
+    Args:
+        denied: those of refusals only.
+        as_data: as JSON.
+    """
+
+    def __init__(self, denied: bool, as_data: bool) -> None:
+        self._denied, self._as_data = denied, as_data
+        self._kept: list[tuple[str, Entry]] = []
+        self._time = ""
+
+    def keep(self, line: bytes) -> None:
+        """Keep what a line says, for when every log has been read."""
+        entry = entry_of(line)
+        if entry and (entry.denied or not self._denied):
+            self._time = entry.time or self._time  # what has none stays behind what was before it
+            self._kept.append((self._time, entry))
+
+    def follow(self, line: bytes) -> None:
+        """Print what a line says."""
+        self.keep(line)
+        self.kept()
+
+    def kept(self) -> None:
+        """Print what was kept, in the order of its times."""
+        for _, entry in sorted(self._kept, key=lambda timed: timed[0]):
+            log.data((json.dumps(entry.data()),) if self._as_data else entry.words)
+        self._kept.clear()
 
 
 def entry_of(line: bytes) -> Entry | None:
-    """Return what a line of a sidecar's log says, None where it says nothing.
+    """Return what a line of a log says, None where it says nothing; a broker says nothing of what it lets through.
 
     Args:
         line: without its end.
     """
     try:
         event = json.loads(line)
-        about = any(event.get(name) for name in ("url", "target", "connect_host"))
         _, denied = refusal(line) or ("", "")
+        if "event" not in event:
+            return _of_broker(event, denied) if denied else None
+        about = any(event.get(name) for name in ("url", "target", "connect_host"))
         time, kind, method = (_word(event, name) for name in ("time", "event", "method"))
         return Entry(time, kind, method, host_of(event) if about else "", denied, _detail(event))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _of_broker(event: dict[str, Any], denied: str) -> Entry:
+    time, method, path = (_word(event, name) for name in ("time", "method", "path"))
+    return Entry(time, IN_BROKER, method, host_of(event), denied, path)
 
 
 def _word(event: dict[str, Any], name: str) -> str:

@@ -283,6 +283,5 @@ def say_refused(watch: Watch, bottle: str) -> None:
         bottle: the manifest's name of the agent's, empty where it has none.
     """
     catch_up()
-    if watch.refused:
-        for line in (*watch.refused.denied(bottle), *watch.refused.lines()):
-            log.log_info(line)
+    for line in (*watch.refused.denied(bottle), *watch.refused.lines()):
+        log.log_info(line)

@@ -1,4 +1,4 @@
-"""What a sidecar refuses: counted in its log while that comes, told after the session and to who asks."""
+"""What a sidecar and its broker refuse: counted in their logs as these come, told after the session and to who asks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 from claude_bottle.lib.host.calls import OUT
 from claude_bottle.lib.schema import schema_check
 
-LONGEST_LINE = 65536
+LONGEST_LINE = 8 << 20  # a request line of a MiB, each character of it spelt out
 LONGEST_HOST = 255  # characters; no name that resolves is longer
 MOST_LINES = 5
 MOST_KEPT = 256  # hosts, each with a reason; a bottle may ask for as many as it likes
 UNLISTED = "not listed"
 SENT, RECEIVED = "too much sent", "too much received"
+CREDENTIAL, MISDIRECTED = "credential", "another host"
 # What the sidecar says of a request, and of an answer, that is larger than it looks into.
 _SIZES = {"request body exceeds max_body_bytes": SENT, "response too large for scanning": RECEIVED}
 _SCANNERS = {
@@ -35,8 +36,10 @@ _SCANNERS = {
     "ratelimit": "too often",
     "databudget": "too often",
     "tls_handshake_error": "certificate",
+    "tls_authority_mismatch": MISDIRECTED,
 }
 _NO_NAME = "SSRF check failed"
+_BY_BROKER = {403: CREDENTIAL, 421: MISDIRECTED}  # by the status that it refuses with
 _WORDS = {
     "secret": "what it sent looked like a secret",
     "looks random": "its address looked like one that carries a secret",
@@ -45,12 +48,14 @@ _WORDS = {
     "too often": "it was asked too often in a minute",
     "certificate": "its client did not take the bottle's certificate (see egress.inspect)",
     "another name": "its client asked for another host behind it",
+    CREDENTIAL: "it was asked without the credential that is put in there, with another one, or off its paths",
+    MISDIRECTED: "it was asked for behind the name of another host",
     SENT: "more was sent at once than the sidecar looks into",
     RECEIVED: "more was received at once than the sidecar looks into",
     "other": "the sidecar took it for harmful",
 }
 Row = tuple[str, str, int]  # a host, why it was refused, and how often
-_MARKS = (b"blocked", b"_dlp", b"sni_mismatch")
+_MARKS = (b"blocked", b"_dlp", b"sni_mismatch", b'"end":"PR"')
 _PORT = re.compile(r":[0-9]+\Z")
 _OF_THE_SELF_TEST = ".claude-bottle.invalid"
 
@@ -87,7 +92,7 @@ class Refused(Lines):
     """
 
     def __init__(self, limits: Mapping[str, int] = MappingProxyType({})) -> None:
-        super().__init__(self._count)
+        super().__init__(self.count)
         self._limits = {SENT: (limits.get("sent", 0), "sent"), RECEIVED: (limits.get("received", 0), "received")}
         self._counts: Counter[tuple[str, str]] = Counter()
 
@@ -96,7 +101,12 @@ class Refused(Lines):
         """How often anything was refused."""
         return self._counts.total()
 
-    def _count(self, line: bytes) -> None:
+    def count(self, line: bytes) -> None:
+        """Count what a line tells of.
+
+        Args:
+            line: of the sidecar's log, or of its broker's, without its end.
+        """
         found = refusal(line)
         if found:
             known = found in self._counts or len(self._counts) < MOST_KEPT
@@ -170,19 +180,25 @@ def allow_words(host: str, reason: str, bottle: str) -> str:
 
 
 def refusal(line: bytes) -> tuple[str, str] | None:
-    """Return host and reason where a line of the sidecar's log tells of a refusal, None where it tells of none.
+    """Return host and reason where a line of a log tells of a refusal, None where it tells of none.
 
     Args:
-        line: one line, without its end.
+        line: one line of the sidecar's, or of its broker's, without its end.
     """
     if not any(mark in line for mark in _MARKS):
         return None
     try:
         event = json.loads(line)
-        reason, host = _reason(event), host_of(event)
+        reason = _BY_BROKER.get(event["status"], "") if _is_brokers(event) else _reason(event)
+        host = host_of(event)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # what only mentions one
     return (host, reason) if reason and not host.endswith(_OF_THE_SELF_TEST) else None
+
+
+def _is_brokers(event: Mapping[str, Any]) -> bool:
+    """Say whether a line is the broker's, of a request that itself has answered."""
+    return "event" not in event and event["end"] == "PR"
 
 
 def _reason(event: Mapping[str, Any]) -> str:
@@ -209,6 +225,8 @@ def host_of(event: Mapping[str, Any]) -> str:
         ValueError: it has an address that is none.
     """
     target = event.get("target") or event.get("connect_host") or ""
+    if "event" not in event:  # the broker's, with a sign where nobody was asked for
+        target = event["host"].removeprefix("-")
     host = _PORT.sub("", target).strip("[]").lower()
     host = host or urlsplit(event.get("url", "")).hostname or "a hidden host"
     return host[:LONGEST_HOST]

@@ -159,7 +159,8 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
     if not made:
         return None
     feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
-    return (yield from broker.broker_start(launch.engine.keeping_out({}), made.identity, feed))
+    engine = launch.engine.keeping_out({})
+    return (yield from broker.broker_start(engine, made.identity, feed, watch.refused))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:

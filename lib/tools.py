@@ -153,7 +153,10 @@ def _unfit_inside(
     if not ran.ok:
         why = "".join(ran.failure.splitlines()[-1:]) or f"status {ran.status}"
         return [BottleError(f"{made_from.path}: its image cannot run {_PERL}: {why[:LONGEST]}", [_HINT])]
-    user, claude, values = [*ran.text[:LONGEST].split("\t"), "", ""][:3]
+    user, *rest = ran.text[:LONGEST].split("\t")
+    if not user.isdecimal() or len(rest) != 2:
+        return [BottleError(f"{made_from.path}: {_PERL} of its image does not run what it is given", [_HINT])]
+    claude, values = rest
     problems = []
     if user != str(tarstream.NODE_ID):
         problems.append(f"the user '{USER}' of its image has the number {user}, not {tarstream.NODE_ID}")

@@ -19,7 +19,7 @@ from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Crew, Outcome, Work
 from claude_bottle.lib.refused import Row, denied_words
 from claude_bottle.lib.table import HEAD, row
-from claude_bottle.lib.teardown.inventory import Item
+from claude_bottle.lib.teardown.inventory import Item, LookFailed, tell
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -39,10 +39,10 @@ def top() -> int:
     """Show the bottles until the user has seen enough.
 
     Returns:
-        0, or the status of what went wrong in it.
+        0.
 
     Raises:
-        BottleError: there is no terminal, or no engine answers.
+        BottleError: there is no terminal, or no engine answers, or none any more.
         Interrupted: a signal arrived.
     """
     if not all(map(os.isatty, (0, 1, 2))):
@@ -50,7 +50,11 @@ def top() -> int:
     shown = Top(docker_require(os.environ))
     shown.run()
     wait.check_signals()
-    return shown.return_code or 0
+    if isinstance(shown.problem, LookFailed):
+        tell(shown.problem)
+    if shown.problem:
+        raise shown.problem
+    return 0
 
 
 class Sure(ModalScreen[bool]):
@@ -98,6 +102,12 @@ class Top(App[None]):
         self._rows: list[tuple[str, ...]] = []
         self._counted: dict[str, Sequence[str]] = {}  # what logs tell of bottles of launchers not ours
         self._look_at = 0.0
+        self.problem: Exception | None = None
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Leave, and keep what went wrong for who reports it: the library would print the values of variables."""
+        self.problem = self.problem or error
+        self._close_messages_no_wait()
 
     def compose(self) -> ComposeResult:
         yield DataTable[Text](cursor_type="row")
@@ -138,10 +148,6 @@ class Top(App[None]):
             self._crew.begin(FIND, active.find(self._engine))
 
     def _take(self, key: str, outcome: Outcome[Any]) -> None:
-        if isinstance(outcome.problem, BottleError):
-            self._say("; ".join([outcome.problem.message, *outcome.problem.hints]))
-            self._look_at = time.monotonic() + PAUSE_SECONDS
-            return
         value = outcome.get()
         if key == COUNT:
             self._show_denials()
@@ -197,13 +203,17 @@ class Top(App[None]):
         self._show_denials()
 
     def _show_denials(self) -> None:
-        one = self._chosen
-        if not self._panel.display or one is None:
-            return
-        lines = self._counted.get(_key(one), ["its sidecar's log is being read"])
+        if self._panel.display:
+            lines = self._lines_of(self._chosen)
+            self.query_one("#denied", Static).update("\n".join(map(log.visible, lines)))
+
+    def _lines_of(self, one: Active | None) -> Sequence[str]:
+        """Return what the panel has of a bottle; nothing when the last one has gone."""
+        if one is None:
+            return ()
         if one.present:
-            lines = _denials(one.present.refused, one.present.bottle)
-        self.query_one("#denied", Static).update("\n".join(map(log.visible, [f"{one.agent}:", *lines])))
+            return (f"{one.agent}:", *_denials(one.present.refused, one.present.bottle))
+        return (f"{one.agent}:", *self._counted.get(_key(one), ["its sidecar's log is being read"]))
 
     def action_stop(self) -> None:
         """Ask, and stop the chosen bottle as ``stop`` does, which speaks where the shell was."""

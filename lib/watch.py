@@ -28,16 +28,14 @@ class Watch:
         refused: counts in its log.
     """
 
-    def __init__(
-        self, engine: Engine, container: str, talk: Talk, name: str, loss: str, refused: Refused | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, container: str, talk: Talk, name: str, loss: str, refused: Refused) -> None:
         self._engine, self._container, self._talk, self._name, self._loss = engine, container, talk, name, loss
         self.refused = refused
         self._ended: bool | None = None
 
     def rows(self) -> list[Row]:
         """Return what was refused by now, as ``Refused.rows`` does."""
-        return self.refused.rows() if self.refused else []
+        return self.refused.rows()
 
     @property
     def is_alone(self) -> bool:

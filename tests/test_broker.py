@@ -14,6 +14,7 @@ from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_in
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.withhold import Without
 
+from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run
 from tests.test_bottle import created, ended, make_image, plain
 
@@ -158,3 +159,8 @@ def test_what_is_said_to_the_broker_cannot_be_steered_by_a_user_name() -> None:
     odd = Injection("A", "stands-for-a", ("a.test",), scheme="basic", user="x) if TRUE # \\ \" '")
     assert odd.user not in broker_config.config([odd], ["a.test"], {})
     assert broker_config.values([odd], {"A": "real"}) == f"A real\nuser:A {odd.user}\n"
+
+
+def test_what_the_self_test_tries_is_what_the_broker_does_not_log() -> None:
+    program = (ROOT / "lib" / "seals.pl").read_text()
+    assert f"Authorization: {broker_config.FOREIGN}'" in program

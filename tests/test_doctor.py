@@ -165,6 +165,16 @@ def test_every_agents_problems_are_named_once_with_the_file(tmp_path: Path) -> N
     assert each["mend"] == "cli.sh init"
 
 
+def test_a_dockerfile_that_is_not_there_or_leads_elsewhere_is_a_problem_of_the_manifest(tmp_path: Path) -> None:
+    run = desk(tmp_path)
+    bottles = {name: {"dockerfile": f"{name}.Dockerfile"} for name in ("absent", "linked")}
+    agents = {name: {"bottle": name} for name in bottles}
+    (run.home / "claude-bottle.json").write_text(json.dumps({"bottles": bottles, "agents": agents}))
+    (run.home / "linked.Dockerfile").symlink_to("/etc/hostname")
+    texts = [each["text"] for each in findings(run, 1)["manifest"]]
+    assert len(texts) == 2 and "there is no" in texts[0] and "out of the manifest's folder" in texts[1]
+
+
 def test_what_a_folder_adds_is_pointed_to(tmp_path: Path) -> None:
     run = desk(tmp_path)
     (run.cwd / "claude-bottle.json").write_text('{"bottles": {"b": {"egress": {"allowlist": ["new.example"]}}}}')
@@ -178,12 +188,17 @@ def test_a_token_that_cannot_be_one_is_a_problem_and_is_not_shown(tmp_path: Path
     assert "token" in worst(findings(run, 1))
 
 
+OLD = ["CVE-2024-29018", "CVE-2025-54410", "CVE-2024-23651"]  # of engines
+
+
 @pytest.mark.parametrize(
     ("there", "found"),
     [
-        ({"Engine": "20.10.24+dfsg1", "runc": "1.1.5+ds1"}, ["CVE-2024-29018", "CVE-2025-54410", "CVE-2025-31133"]),
-        ({"Engine": "23.0.11", "runc": "1.2.8"}, ["CVE-2025-54410"]),
+        ({"Engine": "20.10.24+dfsg1", "runc": "1.1.5+ds1"}, [*OLD, "CVE-2024-21626", "CVE-2025-31133"]),
+        ({"Engine": "23.0.10", "runc": "1.1.12"}, [*OLD, "CVE-2025-31133"]),
+        ({"Engine": "23.0.11", "runc": "1.2.8"}, ["CVE-2025-54410", "CVE-2024-23651"]),
         ({"Engine": "24.0.9", "runc": "1.3.2"}, ["CVE-2024-29018", "CVE-2025-54410", "CVE-2025-31133"]),
+        ({"Engine": "25.0.1"}, OLD),
         ({"Engine": "25.0.5", "runc": "1.4.0"}, ["CVE-2025-54410"]),
         ({"Engine": "26.0.1"}, ["CVE-2024-32473", "CVE-2025-54410"]),
         ({"Engine": "28.5.2+dfsg4", "runc": "1.3.6+ds1", "Desktop": "4.44.3"}, []),

@@ -125,7 +125,7 @@ MENDED = "git update-ref -d refs/heads/evil; git config x.y z; rm -f .git/hooks/
 
 
 def test_refused_objects_are_kept_unopened_and_can_be_tried_again(bottle: Bottle) -> None:
-    bottle.session(EVIL + "echo two > a")
+    bottle.session(EVIL + "git merge -q --no-edit -s ours evil; echo two > a")
     err = bottle.ends()
     (raw,) = bottle.state.glob("*/work.tar")
     assert "warning: the work of a did not come home: git index-pack: " in err and "hasDotgit" in err
@@ -134,7 +134,7 @@ def test_refused_objects_are_kept_unopened_and_can_be_tried_again(bottle: Bottle
     again = bottle.command("bring", "a")
     assert again.returncode == 1 and "hasDotgit" in again.stderr and bottle.leftovers() == []
     assert (bottle.refs(), bottle.kept()) == ([], ["session.json", "work.tar"])
-    subprocess.run(["sh", "-c", f"cd '{bottle.inside}'; {MENDED}"], check=True)
+    subprocess.run(["sh", "-c", f"cd '{bottle.inside}'; git reset -q HEAD~; {MENDED}"], check=True)
     subprocess.run(
         ["tar", "-cf", raw, "-C", bottle.inside.parent, "--transform", "s/^inside/workspace/", "inside"], check=True
     )
@@ -142,6 +142,19 @@ def test_refused_objects_are_kept_unopened_and_can_be_tried_again(bottle: Bottle
     assert (again.returncode, bottle.refs(), bottle.kept(), bottle.leftovers()) == (0, [WORK], [], []), again.stderr
     assert bottle.show(f"{WORK}:a") == "mended\n"
     assert bottle.command("bring", "a").returncode == 1  # there is nothing any more
+
+
+def test_a_refused_branch_costs_no_other_and_is_all_that_is_kept(bottle: Bottle) -> None:
+    others = "for b in one two; do git checkout -q -b $b main; echo $b > f; git add f; git commit -qm $b; done"
+    bottle.session(f"{others}; git checkout -q main {EVIL} echo two > a")
+    err = bottle.ends()
+    good = [f"claude-bottle/a-1/heads/{name}" for name in ("one", "two")]
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([*good, WORK], [], ["session.json", "work.tar"])
+    assert f"work came home: {WORK} and 2 more below claude-bottle/a-1/ (3 commits)" in err
+    assert "warning: some of the work of a did not come home: 1 of 4 branches: git index-pack: " in err, err
+    assert bottle.show(f"{WORK}:a") == "two\n" and git(bottle.cwd, "fsck", "--strict", "--no-dangling") == ""
+    again = bottle.command("bring", "a")
+    assert again.returncode == 1 and "hasDotgit" in again.stderr and bottle.refs() == [*good, WORK]
 
 
 def test_a_repository_that_git_does_not_read_is_kept_unopened(bottle: Bottle) -> None:
@@ -161,9 +174,11 @@ def test_without_a_place_the_container_stays_stopped_and_is_not_swept(bottle: Bo
     for words in (("cleanup", "--stale", "--yes"), ("start", "-y", "a")):
         done = bottle.command(*words)
         assert bottle.leftovers() == [box["name"]], done.stderr
+    assert bottle.refs() == [WORK]
     subprocess.run(["sh", "-c", f"cd '{bottle.inside}'; {MENDED}"], check=True)
     done = bottle.command("bring", "a")
-    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), done.stderr
+    assert (bottle.leftovers(), bottle.kept()) == ([], []), done.stderr
+    assert bottle.refs() == [WORK, "claude-bottle/a-2/work"]
 
 
 def test_bring_while_the_session_runs_brings_what_is_new_since(tmp_path: Path) -> None:
@@ -328,6 +343,26 @@ def test_ctrl_c_while_work_comes_home_leaves_it_in_the_stopped_container(bottle:
     assert not list((bottle.cwd / ".git" / "objects").glob("tmp_objdir*")) and bottle.refs() == []
     done = bottle.command("bring", "a")
     assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), done.stderr
+
+
+def test_a_bottle_that_stops_while_its_work_comes_home_is_one_that_has_stopped(bottle: Bottle) -> None:
+    bottle.session("echo two > a")
+    fault = bottle.fake.fault("agent exec perl#2", mode="pause")  # the list
+    child = bottle.begin()
+    bottle.fake.wait_for_pause(fault, 30)
+    bottle.fake.end("claude-bottle-a-2", 137)
+    bottle.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert (bottle.refs(), bottle.leftovers(), bottle.kept()) == ([WORK], [], []), err
+
+
+def test_a_repository_without_a_commit_gets_the_work_and_the_command_to_look_at_it(bottle: Bottle) -> None:
+    for folder in (bottle.cwd, bottle.inside):
+        subprocess.run(["rm", "-rf", folder / ".git"], check=True)
+        git(folder, "init", "-q")
+    bottle.before = bottle.snapshot()
+    bottle.session("echo two > a")
+    assert f"to look: git -C {bottle.cwd} log -p {WORK}\n" in bottle.ends() and bottle.show(f"{WORK}:a") == "two\n"
 
 
 def test_where_no_note_can_be_made_the_end_of_the_start_still_brings_home_or_says_how(bottle: Bottle) -> None:

@@ -58,7 +58,7 @@ def test_no_more_than_five_lines_are_told_whatever_is_asked_for() -> None:
 
 def test_a_line_without_an_end_is_not_kept() -> None:
     found = Refused({"sent": 34, "received": 16})
-    for _ in range(100):
+    for _ in range(3):
         found.hear("out", b"x" * LONGEST_LINE)
     assert len(found._rest) == LONGEST_LINE
     found.hear("out", b"\n" + event("api.test"))
@@ -97,6 +97,10 @@ def test_a_denied_host_has_a_line_with_how_often_and_what_would_allow_it() -> No
         (denied("a.test", "ratelimit", "rate limit exceeded for a.test"), "too often"),
         (denied("a.test", "tls_handshake_error", "remote error"), "did not take the bottle's certificate"),
         (denied("", event="sni_mismatch", category="mismatch", connect_host="a.test", target=None), "another host"),
+        (
+            denied("a.test", "tls_authority_mismatch", "authority mismatch: a.test vs b.test:443"),
+            "behind the name of another",
+        ),
         (denied("a.test", "a scanner to come", "harm"), "took it for harmful"),
     ],
 )
@@ -132,3 +136,36 @@ def test_many_hosts_are_five_lines_a_bounded_list_and_the_whole_count() -> None:
     assert len(found.rows()) <= MOST_KEPT + 1 and max(len(host) for host, _, _ in found.rows()) <= 255
     told = found.denied("b")
     assert len(told) == 5 and told[-1].startswith("denied: others (") and sum(row[2] for row in found.rows()) == 10000
+
+
+def by_broker(host: str, status: int = 403, end: str = "PR", **more: object) -> bytes:
+    line = {"time": "2026-01-02T03:04:05Z", "host": host, "method": "GET", "path": "/v1/files", "status": status}
+    return json.dumps({**line, "end": end, "in": 1, "out": 2, "ms": 3, **more}, separators=(",", ":")).encode() + b"\n"
+
+
+def test_what_the_broker_refuses_is_told_as_what_it_is_and_with_nothing_that_would_allow_it() -> None:
+    found = heard(*[by_broker("api.test")] * 3, by_broker("other.test", 421), by_broker("-", 421))
+    others = [(host, "another host", 1) for host in ("other.test", "a hidden host")]
+    assert found.rows() == [("api.test", "credential", 3), *others]
+    told = found.denied("b")
+    assert told[0].startswith("denied: api.test (3 times): it was asked without the credential that is put in there")
+    assert not [line for line in told if "to allow" in line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        by_broker("a.test", 403, "--"),  # the host's own answer
+        by_broker("a.test", 400),  # no request
+        by_broker("a.test", 503, "SC"),
+        by_broker("a.test").replace(b"403", b"null"),
+        by_broker("a.test").replace(b'"a.test"', b"7"),
+    ],
+)
+def test_what_the_broker_has_not_refused_counts_for_nothing(line: bytes) -> None:
+    assert heard(line).rows() == []
+
+
+def test_a_refusal_counts_however_long_its_line_is() -> None:
+    line = denied("a.test", reason="\\u0001" * (1 << 20))
+    assert heard(*(line[at : at + 65536] for at in range(0, len(line), 65536))).rows() == [("a.test", "not listed", 1)]

@@ -57,6 +57,15 @@ def test_a_worktree_and_a_submodule_are_followed_to_the_repository_that_names_th
     assert found and (found.kind, found.folder) == ("submodule", f"{main.parent}/outer/.git/modules/lib/größe x")
 
 
+def test_the_submodules_that_go_in_are_named_since_work_on_them_does_not_come_home(main: Path) -> None:
+    module = with_submodule(main.parent / "outer", main)
+    (said,) = look(main.parent / "outer").warnings("/nowhere/home")
+    assert said == "work on submodules does not come home, but where one is what is started in: lib/größe x"
+    subprocess.run(["rm", "-r", module], check=True)  # one that is not there has no work
+    module.mkdir()
+    assert look(main.parent / "outer").warnings("/nowhere/home") == look(main).warnings("/nowhere/home") == []
+
+
 def test_a_git_file_that_leads_to_somebody_elses_repository_is_not_followed(main: Path, tmp_path: Path) -> None:
     evil = tmp_path / "evil"
     write(evil, **{".git": f"gitdir: {main}/.git\n"})

@@ -46,6 +46,17 @@ def test_a_call_that_was_ended_has_failed_whatever_its_status(tmp_path: Path, mo
     assert result.timed_out and not result.ok and result.status == 1
 
 
+def test_a_pipe_whose_end_breaks_off_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = 'case $1 in cp) exec yes ;; *) exec <&-; sleep 0.5; echo "no room" >&2; exit 3 ;; esac'
+    engine = fake_docker(tmp_path, monkeypatch, script).engine
+
+    def work() -> calls.Work[run.Result]:
+        return (yield calls.Pipe(engine.call(["cp"]), engine.call(["load"])))
+
+    result = perform(work())
+    assert (result.ok, result.failure) == (False, "no room")
+
+
 SECONDS = 2.0  # that a call may be silent; each of these lasts longer, with pauses that are much shorter
 
 

@@ -17,10 +17,10 @@ import pytest
 from tests.conftest import ROOT
 from tests.sweep import Run, until
 from tests.terminal import Terminal
-from tests.test_refused import denied
+from tests.test_refused import by_broker, denied
 
 SCHEMA = json.loads((ROOT / "lib" / "schema" / "active.schema.json").read_text())
-HOST = "registry.example"
+HOST, API = "registry.example", "api.anthropic.com"
 LINE = f'claude-bottle: denied: {HOST} (12 times); to allow: bottles.b.egress.allowlist += "{HOST}"\n'
 
 
@@ -199,6 +199,24 @@ def test_what_another_launcher_was_refused_is_counted_in_the_log(run: Seen) -> N
     env = {**run.env, "XDG_STATE_HOME": str(run.tmp.parent / "elsewhere")}
     done = subprocess.run([*run.program, "logs", "--denied", "a"], cwd=run.cwd, env=env, capture_output=True, text=True)
     assert done.stdout == f'denied: {HOST} (12 times); to allow: bottles.NAME.egress.allowlist += "{HOST}"\n', done
+
+
+def test_what_the_broker_has_refused_is_told_after_the_session_in_its_log_and_in_the_list(run: Seen) -> None:
+    (run.fake.folder / "broker-says").write_bytes(by_broker(API) * 7 + by_broker(API, 403, "--"))
+    said = [denied(host, time=f"{year}-01-01T00:00:00Z") for host, year in ((HOST, 2025), ("b.test", 2027))]
+    run.session(*said, times=7, then="exec sleep 60")
+    child = run.launch("7]")
+    rows = [json.loads(line) for line in run.command("logs", "--denied", "--json", "a").stdout.splitlines()]
+    assert {"host": API, "reason": "credential", "times": 7, "allow": None} in rows
+    lines = [line.split("\t") for line in run.command("logs", "a").stdout.splitlines()]
+    assert [line[3] for line in lines] == [HOST, *[API] * 7, "b.test"]  # by their times
+    assert lines[1][1:3] == ["denied", "GET"] and lines[1][4].endswith(", or off its paths: /v1/files")
+    assert {row["host"]: row["times"] for row in run.active()[0]["denied"] or run.active()[1]["denied"]}[API] == 7
+    env = {**run.env, "XDG_STATE_HOME": str(run.tmp.parent / "elsewhere")}
+    done = subprocess.run([*run.program, "logs", "--denied", "a"], cwd=run.cwd, env=env, capture_output=True, text=True)
+    assert f"denied: {API} (7 times): it was asked without the credential" in done.stdout, done
+    child.send_signal(signal.SIGTERM)
+    assert f"claude-bottle: denied: {API} (7 times): it was asked without" in child.communicate(timeout=60)[1]
 
 
 def test_the_log_of_what_does_not_run_is_an_error(run: Seen) -> None:

@@ -201,6 +201,7 @@ def test_the_seals_are_seen_by_the_usual_image_too_and_no_value_goes_in_where_on
         (PLAIN + "LABEL claude-bottle.owner=me\n", "labels that begin with 'claude-bottle.' are the launcher's"),
         (PLAIN + "# uid=0\n", "the user 'node' of its image has the number 0, not 1000"),
         (PLAIN + "# claude=\n", "its image has no claude on its PATH"),
+        (PLAIN + "# uid=\n", "/usr/bin/perl of its image does not run what it is given"),
         (PLAIN + "# values=taken\n", "its image has /run/claude-bottle, where a session's values go"),
         (PLAIN + "# status=127\n", "its image cannot run /usr/bin/perl"),
     ],

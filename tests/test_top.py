@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.host.report import INTERNAL_STATUS
 
-from tests.sweep import until
+from tests.sweep import TOKEN, impatient, until
 from tests.terminal import Terminal
 from tests.test_refused import denied
 from tests.test_seeing import HOST, Seen
@@ -83,6 +84,28 @@ def test_a_bottle_is_stopped_when_the_user_is_sure(run: Seen, shown: Terminal) -
     assert run.leftovers() == []
     shown.type("q")
     assert shown.wait() == 0
+
+
+def test_an_engine_that_goes_away_ends_it_with_its_words_and_the_terminal_as_it_was(run: Seen, shown: Terminal) -> None:
+    shown.start()
+    shown.until("claude-bottle-a ", 60)
+    run.fake.down()
+    assert shown.wait() == 1
+    assert "Cannot connect to the Docker daemon" in shown.said
+    assert "docker ps failed\r\n" in shown.said and "Traceback" not in shown.said
+    assert shown.settings() == shown.before
+
+
+def test_a_defect_is_told_as_one_and_shows_no_values(run: Seen, shown: Terminal) -> None:
+    defect = "from claude_bottle.lib import active\nactive.find = lambda engine: engine.nothing\n"
+    *python, program, root = map(str, impatient())
+    at = program.index("from claude_bottle.cli")
+    shown.words = [*python, program[:at] + defect + program[at:], root, "top"]
+    shown.start()
+    assert shown.wait() == INTERNAL_STATUS
+    assert ": internal error: lib/top.py, line " in shown.said
+    assert "Traceback" not in shown.said and "locals" not in shown.said and TOKEN not in shown.said
+    assert shown.settings() == shown.before
 
 
 def test_without_a_terminal_it_is_an_error(run: Seen) -> None:

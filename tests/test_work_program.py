@@ -44,7 +44,7 @@ def test_a_pack_holds_what_is_new_however_long_what_is_fed(bottle: Path, tmp_pat
     said = dict(
         line.split(" ")[:2] for line in work("list", bottle, first, "", haves, padding).decode().splitlines()[1:-1]
     )
-    pack = work("pack", bottle, padding=padding)
+    pack = work("pack", bottle, haves=f"{said['work']}\n".encode(), padding=padding)
     other = tmp_path / "other"
     git(tmp_path, "init", "-q", "--bare", str(other))
     git(other, "fetch", "-q", str(bottle), first)

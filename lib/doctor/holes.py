@@ -13,6 +13,8 @@ Version = tuple[int, ...]
 CHECK = "known holes"
 NEW_ENGINE, NEW_DESKTOP, NEW_RUNC = "update the engine", "update Docker Desktop", "update runc (or containerd.io)"
 
+MENDED_UNSEEN = "a distribution may have mended it under the old number"
+
 
 @dataclass(frozen=True)
 class Hole:
@@ -54,6 +56,12 @@ HOLES = (
         NEW_ENGINE,
     ),
     Hole(
+        "Engine",
+        lambda v: v < (24, 0, 9) or (25,) <= v < (25, 0, 2),
+        "CVE-2024-23651, -23652, -23653: a build with BuildKit may reach the host; a manifest's dockerfile is one",
+        NEW_ENGINE,
+    ),
+    Hole(
         "Desktop",
         lambda v: v < (4, 44, 3),
         "CVE-2025-9074: containers reach the engine itself, and with it the host",
@@ -62,9 +70,16 @@ HOLES = (
     ),
     Hole(
         "runc",
+        lambda v: v < (1, 1, 12),
+        "CVE-2024-21626: a container may get out when something else is run in it, as exec and the way home of its work"
+        f" do; {MENDED_UNSEEN}",
+        NEW_RUNC,
+    ),
+    Hole(
+        "runc",
         lambda v: v < (1, 2, 8) or (1, 3) <= v < (1, 3, 3),
         "CVE-2025-31133, -52565, -52881: a container with mounts made for it may get out; a bottle mounts nothing of"
-        " the host, and a distribution may have mended it under the old number",
+        f" the host, and {MENDED_UNSEEN}",
         NEW_RUNC,
     ),
 )

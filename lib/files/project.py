@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -67,6 +68,7 @@ class Project:
         left_out: the tracked files that are there and do not go in, so that git would take them for deleted.
         repository: that it belongs to, where it is not whole in the folder: the bottle gets one of its own.
         severed: the submodules whose repositories are elsewhere, and do not go in.
+        inner: those whose repositories do.
     """
 
     folder: str
@@ -77,6 +79,7 @@ class Project:
     left_out: tuple[str, ...] = ()
     repository: Repository | None = None
     severed: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
 
     @property
     def host_git(self) -> str:
@@ -131,10 +134,11 @@ class Project:
         return said
 
     def _repository_warnings(self) -> Iterator[str]:
+        stays = "work on submodules does not come home"
         if self.severed:
-            more = ", ..." if len(self.severed) > SHOWN else ""
-            names = ", ".join(self.severed[:SHOWN]) + more
-            yield f"work on submodules does not come home, since their repositories do not go in: {names}"
+            yield f"{stays}, since their repositories do not go in: {_shown(self.severed)}"
+        if self.inner:
+            yield f"{stays}, but where one is what is started in: {_shown(self.inner)}"
         alternates = self.repository.alternates if self.repository else ()
         for gone in (each for each in alternates if not os.path.isdir(each)):
             yield f"{GIT} has objects in {gone}, which is not there: what needs them will fail"
@@ -174,6 +178,10 @@ class Project:
             return False
 
 
+def _shown(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
 def _is_real(path: str) -> bool:
     try:
         kind = os.lstat(path).st_mode
@@ -199,6 +207,7 @@ def look(folder: str, *, may_build: bool = True) -> Project:
     found = Project(folder, read_rules(os.path.join(folder, IGNORE)), git, refused)
     if not refused:
         found = _belonging(found, may_build)
+        found = replace(found, inner=tuple(_inner(found)))
     try:
         return replace(found, left_out=tuple(left_out(found)))
     except ValueError as problem:
@@ -295,6 +304,18 @@ def _severed(root: str, belongs: Repository) -> Iterator[str]:
         if path and os.path.isfile(file):
             where = repository.leads_to(file)
             if where is None or os.path.commonpath([root, where]) != root:
+                yield path
+
+
+def _inner(found: Project) -> Iterator[str]:
+    """Yield the submodules in a project that have their repositories there too."""
+    if not found.host_git or not os.path.lexists(os.path.join(found.folder, ".gitmodules")):
+        return
+    belongs = _index_of(found)
+    with suppress(ValueError):  # nothing is known of any, then
+        for entry in belongs.entries():
+            path = belongs.below(entry.path) if entry.is_submodule else None
+            if path and path not in found.severed and os.path.lexists(os.path.join(found.folder, path, GIT)):
                 yield path
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from claude_bottle.lib import docker, log
@@ -14,14 +14,14 @@ from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.home import heads
 from claude_bottle.lib.home.heads import Heads
 from claude_bottle.lib.home.large import bring_large
-from claude_bottle.lib.home.quarantine import Bounds, Repository
+from claude_bottle.lib.home.quarantine import Bounds, Refused, Repository
 from claude_bottle.lib.home.record import Brought, Record
 from claude_bottle.lib.home.source import Source, close_source, open_source
 from claude_bottle.lib.host.calls import ERR, OUT, Call, Work
 from claude_bottle.lib.teardown.owner import Owner
 
 PROGRAM = Path(__file__).with_name("work.pl")
-MARK, LIST, PACK = "mark", "list", "pack"
+MARK, LIST, PACK, DROP = "mark", "list", "pack", "drop"
 SILENT_SECONDS = 900.0  # of git in a bottle, which may have many files to read
 TRIES = 5  # to find a place that is free, while others look too
 EVERY_SECONDS = 3.0
@@ -45,13 +45,13 @@ def _unheard(_stream: str, _data: bytes) -> None:
 
 
 def _program(
-    source: Source, record: Record, task: str, folder: str, haves: Sequence[str] = (), answer: _Answer | None = None
+    source: Source, record: Record, task: str, folder: str, told: Sequence[str] = (), answer: _Answer | None = None
 ) -> Call:
     """Return the call of the one program that looks at a repository; it is fed, and nothing there steers it."""
     words = ["/usr/bin/perl", "-t", "-", task, folder, record.workspace, record.slug, record.head, record.tree]
     home = os.path.dirname(record.workspace)
     call = docker.helper(source.container, words, user="node", flags=["-i"], variables=[f"HOME={home}"])
-    fed = [PROGRAM.read_bytes(), b"__END__\n", *(f"{have}\n".encode() for have in haves)]
+    fed = [PROGRAM.read_bytes(), b"__END__\n", *(f"{commit}\n".encode() for commit in told)]
     return source.engine.call(
         call,
         seconds=SILENT_SECONDS,
@@ -129,22 +129,85 @@ def _bring(source: Source, record: Record, bounds: Bounds) -> Work[Brought]:
     if not found.tips:
         return Brought(now)
     try:
-        yield from repository.take(_program(source, record, PACK, folder), _Progress().hear)
-        new = yield from repository.new(found.tips)
+        brought = yield from _take(source, record, repository, folder, found)
+    except Exception:  # not where nobody goes on
+        yield from _drop(source, record, folder, found)
+        raise
+    yield from _drop(source, record, folder, found)
+    return brought
+
+
+def _drop(source: Source, record: Record, folder: str, found: Heads) -> Work[None]:
+    """Have the bottle remove what it has kept for the packs: of one commit there is one, and no more of it."""
+    if len(found.tips) > 1:
+        yield _program(source, record, DROP, folder)
+
+
+def _take(source: Source, record: Record, repository: Repository, folder: str, found: Heads) -> Work[Brought]:
+    try:
+        taking = _Taking(repository, lambda tips: _program(source, record, PACK, folder, tips))
+        new = yield from taking.take(found.tips)
         fresh = Heads(
             found.head,
             found.tree,
             found.work if found.work in new else "",
             tuple((name, tip) for name, tip in found.branches if tip in new),
         )
+        now = record if found.work in taking.refused else record.with_(head=found.head, tree=found.tree)
         if not fresh.tips:
-            return Brought(now)
-        large = yield from bring_large(source.engine, source.container, record, bounds)
+            return Brought(now, refused=taking.told(found.tips))
+        large = yield from bring_large(source.engine, source.container, record, repository.bounds)
         repository.move_in()
         place, made = yield from _refs(repository, record.slug, fresh)
     finally:
         repository.leave()
-    return Brought(now, _told(record, place, made, max(new.values()), large))
+    return Brought(now, _told(record, repository.head, place, made, max(new.values()), large), taking.told(found.tips))
+
+
+class _Taking:
+    """Takes what can be taken: where a pack is refused, each half of it is tried, so that one branch costs no other.
+
+    Args:
+        repository: the host's.
+        pack: makes the call that gives the objects of some commits.
+    """
+
+    def __init__(self, repository: Repository, pack: Callable[[Sequence[str]], Call]) -> None:
+        self._repository, self._pack, self._hear = repository, pack, _Progress().hear
+        self.refused: dict[str, Refused] = {}
+
+    def take(self, tips: Sequence[str]) -> Work[dict[str, int]]:
+        """Take commits; it comes to which of them the host has not yet, and how many there are.
+
+        Args:
+            tips: of branches.
+
+        Raises:
+            Refused: none of them can be taken.
+        """
+        new = yield from self._take(tips)
+        if len(self.refused) == len(tips):
+            raise self.refused[tips[0]]
+        good = [tip for tip in tips if tip not in self.refused]
+        return (yield from self._repository.new(good)) if self.refused else new
+
+    def _take(self, tips: Sequence[str]) -> Work[dict[str, int]]:
+        try:
+            yield from self._repository.take(self._pack(tips), self._hear)
+            return (yield from self._repository.new(tips))
+        except Refused as problem:
+            if len(tips) == 1:
+                self.refused[tips[0]] = problem
+                return {}
+            half = len(tips) // 2
+            for some in (tips[:half], tips[half:]):
+                yield from self._take(some)
+            return {}
+
+    def told(self, tips: Sequence[str]) -> str:
+        """Return why some could not be taken, empty where all could."""
+        whys = list(dict.fromkeys(problem.message for problem in self.refused.values()))
+        return f"{len(self.refused)} of {len(tips)} branches: {'; '.join(whys[:3])}" if whys else ""
 
 
 def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, list[str]]]:
@@ -156,13 +219,13 @@ def _refs(repository: Repository, slug: str, fresh: Heads) -> Work[tuple[str, li
     raise BottleError(f"no branch can be made below {heads.PREFIX.removeprefix('refs/heads/')}: one is in the way")
 
 
-def _told(record: Record, place: str, made: Sequence[str], count: int, large: int) -> str:
+def _told(record: Record, head: str, place: str, made: Sequence[str], count: int, large: int) -> str:
     """Return the line with what came home, and with the command to look at it."""
     files = f", {large} large file{'s' * (large > 1)}" if large else ""
     names = [name.removeprefix("refs/heads/") for name in made]
     others = f" and {len(names) - 1} more below {place.removeprefix('refs/heads/')}/" if len(names) > 1 else ""
     commits = "1 commit" if count == 1 else f"{count} commits"
-    command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}"])
+    command = shlex.join(["git", "-C", record.folder, "log", "-p", f"HEAD..{names[0]}" if head else names[0]])
     return f"work came home: {names[0]}{others} ({commits}{files}); to look: {command}"
 
 

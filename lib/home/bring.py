@@ -17,7 +17,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, EngineAway, reason
 from claude_bottle.lib.home import branches, folder
 from claude_bottle.lib.home import record as records
-from claude_bottle.lib.home.quarantine import GIB, Bounds
+from claude_bottle.lib.home.quarantine import GIB, Bounds, Refused
 from claude_bottle.lib.home.record import FOLDER, GIT, NONE, RAW, Brought, Record
 from claude_bottle.lib.home.source import Source, source_of
 from claude_bottle.lib.host import run, wait
@@ -99,7 +99,7 @@ class Patience:
             return self.began + TALK_SECONDS
         if not self.talked:
             self.talked = True
-            log.log_info("still bringing the work home; Ctrl-C leaves it in the bottle, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
         if self.hurried or not log.obeys():
             return self.until
         seconds = int(now - self.began)
@@ -225,13 +225,19 @@ def _bring_or_keep(
     later: bool = False,
 ) -> Work[None]:
     """Bring home what is in a container; where that fails, keep it, unless there is a later when the engine is back."""
+    problem: Exception
     try:
-        said = yield from bring(engine, found, container, owner, patience)
-        outcome.said += [said] if said else []
-    except (BottleError, OSError) as problem:
-        if later:
-            yield from _require_answer(engine, container)
-        yield from _keep(engine, found, container, name, problem, patience, outcome)
+        brought = yield from bring(engine, found, container, owner, patience)
+    except (BottleError, OSError) as failure:
+        what, problem = "the work", failure
+    else:
+        outcome.said += [brought.said] if brought.said else []
+        if not brought.refused:
+            return
+        what, problem, found = "some of the work", Refused(brought.refused), brought.record
+    if later:
+        yield from _require_answer(engine, container)
+    yield from _keep(engine, found, container, name, what, problem, patience, outcome)
 
 
 def _require_answer(engine: Engine, container: str) -> Work[None]:
@@ -244,8 +250,8 @@ def _require_answer(engine: Engine, container: str) -> Work[None]:
         raise EngineAway(look.failure)
 
 
-def bring(engine: Engine, found: Record, container: str, owner: Owner, patience: Patience) -> Work[str]:
-    """Bring home what is in a container, or what was kept in a file; it comes to a line, empty where nothing is new.
+def bring(engine: Engine, found: Record, container: str, owner: Owner, patience: Patience) -> Work[Brought]:
+    """Bring home what is in a container, or what was kept in a file.
 
     Args:
         engine: to ask.
@@ -265,15 +271,26 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
         else:
             source = Source(bounded, image=now.image, raw=folder / RAW if folder else None)
         if source is None or not now.began:
-            return ""
+            return Brought(now)
         if now.kind not in KINDS:
             raise BottleError("it was started so that its work does not come home")
         try:
             brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
+        except BottleError as problem:
+            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            if stopped is None:
+                raise
+            brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
         finally:
             log.passing("")
         _note(brought.record)
-        return brought.said
+        return brought
+
+
+def _stopped(engine: Engine, before: Source) -> Work[Source | None]:
+    """Look again at a container that ran; it comes to that if it has stopped meanwhile, which needs another way."""
+    now = (yield from source_of(engine, before.container)) if before.running else None
+    return now if now and not now.running else None
 
 
 @contextmanager
@@ -304,6 +321,7 @@ def _keep(
     found: Record,
     container: str,
     name: str,
+    what: str,
     problem: Exception,
     patience: Patience,
     outcome: Outcome,
@@ -321,7 +339,7 @@ def _keep(
     again = f"to try again: ./cli.sh bring {shlex.quote(found.agent)}"
     if records.read(found.launch) is None:  # nobody can be told then where it goes
         again = take_out(container, found.workspace)
-    outcome.warnings.append(f"the work of {found.agent} did not come home: {why}; it is kept in {where}; {again}")
+    outcome.warnings.append(f"{what} of {found.agent} did not come home: {why}; it is kept in {where}; {again}")
 
 
 def _reason(problem: Exception) -> str:

@@ -52,6 +52,10 @@ class Bounds:
     check: run.Check = run.uninterrupted
 
 
+class Refused(BottleError):
+    """What came is not taken, or git could not take it."""
+
+
 class Repository:
     """The host's repository, asked and added to; its checkout, index, HEAD, settings and other refs stay as they are.
 
@@ -64,6 +68,7 @@ class Repository:
         self.folder, self.bounds = folder, bounds
         self.objects = os.path.join(folder, "objects")
         self.quarantine = os.path.join(self.objects, _NAME + secrets.token_hex(8))
+        self.head = ""  # commit, as ``tips`` has found it
 
     def _git(
         self,
@@ -108,6 +113,7 @@ class Repository:
         order = ["--sort=-creatordate", f"--count={MOST_HAVES}", f"--format={form}"]
         told = [line.split(" ") for line in (yield from self._lines(["for-each-ref", *order]))]
         head = yield self._git(["rev-parse", "-q", "--verify", "HEAD^{commit}"])  # a new repository has none
+        self.head = head.text
         found = [line[2] if line[0] == "tag" else line[1] for line in told]
         return [*dict.fromkeys(tip for tip in (head.text, *found) if tip)]
 
@@ -128,10 +134,21 @@ class Repository:
             heard: gets what git says of how far it is.
 
         Raises:
-            BottleError: it cannot be had, or is no pack that can be taken.
+            Refused: it cannot be had, or is no pack that can be taken; nothing of it stays.
             OSError: there is no place for it.
         """
-        os.mkdir(self.quarantine, 0o700)
+        packs = os.path.join(self.quarantine, "pack")
+        os.makedirs(self.quarantine, 0o700, exist_ok=True)
+        before = set(os.listdir(packs)) if os.path.isdir(packs) else set()
+        try:
+            yield from self._take(source, heard)
+        except Refused:
+            for name in os.listdir(packs) if os.path.isdir(packs) else []:
+                if name not in before:
+                    os.unlink(os.path.join(packs, name))
+            raise
+
+    def _take(self, source: Call, heard: Progress) -> Work[None]:
         partial = yield from self.is_partial()
         # What a server has promised is not there to be looked at; the objects themselves are all the same.
         strict = "--fsck-objects" if partial else "--strict"
@@ -153,11 +170,11 @@ class Repository:
             tips: what the bottle says to be commits.
 
         Raises:
-            BottleError: one is no commit, or what it leads to is not there.
+            Refused: one is no commit, or what it leads to is not there.
         """
         kinds = yield from self._lines(["cat-file", "--batch-check=%(objecttype)"], tips, apart=True)
         if kinds != ["commit"] * len(tips):
-            raise BottleError("the bottle names a commit that it has not brought")
+            raise Refused("the bottle names a commit that it has not brought")
         promised = ["--exclude-promisor-objects"] if (yield from self.is_partial()) else []
         whole = ["rev-list", "--objects", "--quiet", *promised, "--stdin", "--not", "--all"]
         yield from self._lines(whole, tips, apart=True)
@@ -225,7 +242,7 @@ class _Sum:
 
     def require(self) -> None:
         if self.size > self.most:
-            raise BottleError(f"there is {self.size / GIB:.1f} GiB in it, more than {self.most / GIB:.1f}")
+            raise Refused(f"there is {self.size / GIB:.1f} GiB in it, more than {self.most / GIB:.1f}")
 
 
 class _Seen:
@@ -246,7 +263,7 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _refused(command: str, answer: run.Result) -> BottleError:
+def _refused(command: str, answer: run.Result) -> Refused:
     lines = [line.rstrip() for line in re.split(r"[\r\n]", answer.failure) if line.strip()]
     told = [line for line in lines if re.match("(fatal|error):", line)] or lines[-1:]
-    return BottleError(f"git {command}: {'; '.join(told[:3]) or 'it failed without a word'}")
+    return Refused(f"git {command}: {'; '.join(told[:3]) or 'it failed without a word'}")

@@ -75,10 +75,12 @@ class Brought:
     Attributes:
         record: of the bottle, as it is now.
         said: a line for the user; empty where there was nothing new.
+        refused: why something could not come, while the rest did; empty where all did.
     """
 
     record: Record
     said: str = ""
+    refused: str = ""
 
 
 def load(said: Mapping[str, Any]) -> Record | None:

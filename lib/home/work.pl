@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # What a bottle's repository has to bring home; fed to perl on stdin, with what it has to know behind the program's end.
-# `list` says it, in lines; `pack` gives the objects, which `list` has left a note of in the temporary folder.
+# `list` says it, in lines; `pack` gives the objects of some of that, which `list` has left a note of in the temporary
+# folder; `drop` removes that folder, which `pack` does itself where there is but one commit.
 # Of the repository no hook and no monitor runs. Its filters do, as for whoever works in the bottle: without those of
 # large files every one of these would look changed. Nobody outside believes any of it.
 use strict;
@@ -9,7 +10,7 @@ no warnings 'taint';
 use POSIX ();
 
 # All of it at once: what perl holds of a file that it reads it seeks back before an exec, in whatever has its number then.
-chomp(my @haves = <main::DATA>);
+chomp(my @told = <main::DATA>);
 close main::DATA;
 lay(0, POSIX::O_RDONLY(), '/dev/null');
 
@@ -42,10 +43,22 @@ $ENV{GIT_ALTERNATE_OBJECT_DIRECTORIES} = "$common/objects";
 $ENV{GIT_OBJECT_DIRECTORY} = $new;
 my @partial = (said('config', 'extensions.partialClone') // q{}) eq q{} ? () : ('--exclude-promisor-objects');
 
-if ($task eq 'pack') {
-    my $status = run("$folder/revs", undef, @PACKING, 'pack-objects', '--revs', '--thin', '--stdout',
-        '--delta-base-offset', '-q', @partial);
+if ($task eq 'drop') {
     drop();
+    POSIX::_exit(0);
+}
+if ($task eq 'pack') {
+    my (@revs, %wanted, %all);
+    @wanted{@told} = ();
+    each_line("$folder/revs", sub {
+        my $known = $_[0] =~ /^\^/;
+        $all{$_[0]} = 1 unless $known;
+        push @revs, $_[0] if $known || exists $wanted{$_[0]};
+    });
+    write_lines("$folder/some", @revs);
+    my $status = run("$folder/some", undef, @PACKING, 'pack-objects', '--revs', '--thin', '--stdout',
+        '--delta-base-offset', '-q', @partial);
+    drop() if keys %all == 1;
     POSIX::_exit($status ? 1 : 0);
 }
 list();
@@ -166,7 +179,7 @@ sub list {
         $work = $tree eq $committed ? $head : $empty ? q{} : commit_of($head, $tree);
     }
     my @lines = ('claude-bottle-work 1', ($head ? "head $head" : ()), "tree $tree");
-    push @lines, branches($work, $own, @haves) if $task eq 'list';
+    push @lines, branches($work, $own, @told) if $task eq 'list';
     print map { "$_\n" } @lines, 'end';
     drop() if !grep { /^(?:work|branch) / } @lines;
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,7 @@ CHUNK = 65536
 LAST_BYTES = 16384  # kept of the output of what runs long, for who reads its last words
 ON_ITS_WAY_SECONDS = 0.05
 OUT, ERR = "out", "err"
+_UNREAD = (-signal.SIGPIPE, 128 + signal.SIGPIPE)
 
 
 def keep_the_end(_name: str, _data: bytes) -> None:
@@ -127,6 +129,12 @@ class Talk:
     def ruined(self) -> bool:
         """Whether it will not end well."""
         return self.problem is not None or self._late or bool(self.ended and self.process.poll())
+
+    @property
+    def unread(self) -> bool:
+        """Whether it has ended because nobody took what it says, so that another one knows the reason."""
+        status = self.process.poll() if self.ended else 0
+        return bool(status) and (status in _UNREAD or b"broken pipe" in self.said(ERR).lower())
 
     def look(self) -> float:
         """Run the check; return when to look again at the latest."""
@@ -272,8 +280,12 @@ class Joined:
 
     @property
     def answered(self) -> bool:
-        """Whether nobody has to wait any more: the source of a sink that has ended has nobody to talk to."""
-        return all(talk.answered for talk in self._talks) or any(talk.ruined for talk in self._talks)
+        """Whether nobody has to wait any more: the source of a sink that has ended has nobody to talk to.
+
+        One may see that before the sink's own end is seen, which says why.
+        """
+        ruined = [talk for talk in self._talks if talk.ruined and not talk.unread]
+        return bool(ruined) or all(talk.answered for talk in self._talks)
 
     def look(self) -> float:
         """Run the checks; return when to look again at the latest."""

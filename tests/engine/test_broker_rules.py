@@ -8,14 +8,17 @@ import json
 import os
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from claude_bottle.lib import broker, broker_config, ca
 from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection, placeholder
 from claude_bottle.lib.files import tarstream
+from claude_bottle.lib.refused import Refused
 
 from .conftest import ROOT, docker, until
 
@@ -72,7 +75,7 @@ def certificate(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """Yield what asks a broker that runs: by host, path and headers."""
     upstream = certificate(tmp_path_factory.mktemp("upstream"))
     docker("build", "-q", "-t", IMAGE, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
@@ -99,12 +102,29 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             client.stdin.write(root + b"".join(feed))
             client.stdin.close()
             until(lambda: broker.READY in docker("logs", made, check=False).encode())
-            yield lambda *requests: ask(made, *requests)
+            yield Asked(made)
             client.kill()
     finally:
         docker("rm", "-fv", *docker("ps", "-aq", "--filter", f"network={NAME}").split())
         docker("network", "rm", NAME)
         docker("image", "rm", IMAGE)
+
+
+class Asked:
+    """Asks a broker that runs, and tells what that says of it."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+
+    def __call__(self, *requests: tuple[str, str, dict[str, Any]]) -> list[Any]:
+        return ask(self._broker, *requests)
+
+    def refused(self) -> Counter[tuple[str, str]]:
+        """Return how often its log tells of a refusal, by host and reason."""
+        found = Refused()
+        for line in docker("logs", self._broker).splitlines():
+            found.count(line.encode())
+        return Counter({(host, reason): times for host, reason, times in found.rows()})
 
 
 def ask(container: str, *requests: tuple[str, str, dict[str, Any]]) -> list[Any]:
@@ -118,7 +138,7 @@ def ask(container: str, *requests: tuple[str, str, dict[str, Any]]) -> list[Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Any) -> None:
+def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Asked) -> None:
     bearer, real = f"Bearer {TOKEN_PLACEHOLDER}", VALUES["GITHUB_TOKEN"]
     found = asked(
         (MODEL, "/v1/messages?beta=true", {"authorization": bearer}),
@@ -138,8 +158,8 @@ def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Any) -> None
     ]
 
 
-def test_whatever_else_carries_a_credential_is_refused(asked: Any) -> None:
-    bearer = {"authorization": f"Bearer {TOKEN_PLACEHOLDER}"}
+def test_whatever_else_carries_a_credential_is_refused_and_told_in_the_log(asked: Asked) -> None:
+    before, bearer = asked.refused(), {"authorization": f"Bearer {TOKEN_PLACEHOLDER}"}
     found = asked(
         (MODEL, "/v1/files", bearer),
         (MODEL, "/v1/messages", {"authorization": "Bearer sk-ant-stolen"}),
@@ -157,11 +177,21 @@ def test_whatever_else_carries_a_credential_is_refused(asked: Any) -> None:
         ("registry.test", "/", {"authorization": f"Bearer {REGISTRY}"}),
     )
     assert found == [[403, broker_config.REFUSED]] * 14
+    told = {MODEL: 7, "git.test": 1, "gitlab.test": 5, "registry.test": 1}
+    assert asked.refused() - before == {(host, "credential"): times for host, times in told.items()}
 
 
-def test_what_carries_none_passes_but_to_the_model(asked: Any) -> None:
+def test_a_refusal_is_told_whatever_its_path_and_the_self_tests_own_is_not(asked: Asked) -> None:
+    before, odd = asked.refused(), '/"}é%22\\' + "x" * 9000
+    asked(*[(MODEL, path, {"x-api-key": "stolen"}) for path in (quote(odd), "/")])
+    asked((MODEL, "/", {"authorization": broker_config.FOREIGN}))
+    assert asked.refused() - before == {(MODEL, "credential"): 2}
+
+
+def test_what_carries_none_passes_but_to_the_model(asked: Asked) -> None:
     assert asked(("git.test", "/", {}), ("gitlab.test", "/other", {})) == [[200, "{}"]] * 2
 
 
-def test_a_host_that_is_not_brokered_is_misdirected(asked: Any) -> None:
+def test_a_host_that_is_not_brokered_is_misdirected(asked: Asked) -> None:
     assert asked(("other.test", "/", {}))[0][0] == 421
+    assert asked.refused()["other.test", "another host"] == 1
