@@ -13,8 +13,8 @@ from claude_bottle.lib.host.report import report
 COMPLETION_USAGE = "completion bash|fish|zsh"
 APPROVE_USAGE = "approve [--yes|--json]"
 EXEC_USAGE = "exec <agent> [--] <command> [args...]"
-CLEANUP_USAGE = "cleanup [--stale|--images [--yes]]"
-LIST_USAGE = "list [agents|active [--json]]"
+CLEANUP_USAGE = "cleanup [--all|--stale|--images [--yes]]"
+LIST_USAGE = "list [agents|active [--all] [--json]]"
 START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 STOP_USAGE = "stop <agent>|--all"
@@ -105,22 +105,28 @@ def build() -> int:
     ),
     statuses={"1": "an error, which is named; or something could not be removed"},
 )
+@click.option("--all", "everybodys", is_flag=True, help="those of other users and machines too")
 @click.option("--stale", "stale", is_flag=True, help="only what launches that are provably dead have left")
 @click.option("--images", "images", is_flag=True, help="the images of manifests' Dockerfiles that no container has")
 @click.option("--yes", "-y", "yes", is_flag=True, help="do not ask; goes with --stale or --images only")
-def cleanup(stale: bool, images: bool, yes: bool) -> int:
-    """Lists all containers and networks of bottles, running ones too, asks, and removes them."""
+def cleanup(everybodys: bool, stale: bool, images: bool, yes: bool) -> int:
+    """Lists your containers and networks of bottles, running ones too, asks, and removes them.
+
+    Yours are those that you have started on this machine, and those of the shell launcher.
+    """
     from claude_bottle.lib import cleanup_command
 
     if stale and images:
         raise UsageError("--stale and --images do not go together", CLEANUP_USAGE)
+    if everybodys and (stale or images):
+        raise UsageError(f"--all and {'--stale' if stale else '--images'} do not go together", CLEANUP_USAGE)
     if stale:
         return cleanup_command.cleanup_stale(yes)
     if images:
         return cleanup_command.cleanup_images(yes)
     if yes:
         raise UsageError("--yes goes with --stale or --images only", CLEANUP_USAGE)
-    return cleanup_command.cleanup()
+    return cleanup_command.cleanup(everybodys)
 
 
 @commands.command(
@@ -219,23 +225,24 @@ def init() -> int:
     cls=ShellCommand,
     usage=LIST_USAGE,
     example="list",
-    examples=("list active   # the bottles that there are", "list active --json"),
+    examples=("list active   # your bottles that there are", "list active --all --json   # everybody's"),
 )
+@click.option("--all", "everybodys", is_flag=True, help="the bottles of other users and machines too")
 @click.option("--json", "as_data", is_flag=True, help="print all that is known of the bottles as JSON")
 @click.argument("what", required=False, type=click.Choice(("agents", "active")))
-def list_command(as_data: bool, what: str | None) -> int:
-    """Prints the agents of the manifests with their bottles, or the bottles that run with image and status.
+def list_command(everybodys: bool, as_data: bool, what: str | None) -> int:
+    """Prints the agents of the manifests with their bottles, or your bottles that run with image and status.
 
     On a terminal `active` prints a table of all bottles that there are, with what each takes and was denied.
     """
     from claude_bottle.lib import listing
 
     if what == "active":
-        return listing.list_active(as_data)
+        return listing.list_active(as_data, everybodys)
     if what not in (None, "agents"):
         raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
-    if as_data:
-        raise UsageError("--json goes with active only", LIST_USAGE)
+    if as_data or everybodys:
+        raise UsageError(f"{'--json' if as_data else '--all'} goes with active only", LIST_USAGE)
     settings = env.read_settings(os.environ)
     env.env_require_home(settings)
     return listing.list_agents(logical_cwd(), settings.host_home)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from claude_bottle.lib.engine import Engine
@@ -25,7 +23,6 @@ from claude_bottle.lib.teardown.presence import RUNNING, STARTING, Present
 STATS_SECONDS = 10.0  # docker looks twice, a second apart
 STALE, STOPPED, KEPT = "stale", "stopped", "kept"
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_CREATED = "%Y-%m-%d %H:%M:%S %z"
 
 
 @dataclass(frozen=True)
@@ -127,24 +124,17 @@ def measured(engine: Engine, found: Iterable[Active]) -> Work[list[Active]]:
 
 def _of_container(item: Item, said: Present | None, dead: bool) -> Active:
     agent = said.agent if said else item.slug or item.name.removeprefix(inventory.SHELL_NAMES)
-    return Active(agent, item, _state(item, said, dead), _since(_created(item)), said)
+    return Active(agent, item, _state(item, said, dead), _since(item.created_at), said)
 
 
 def _state(item: Item, said: Present | None, dead: bool) -> str:
     if item.is_kept:
         return KEPT
-    if dead:
+    if dead or item.has_lapsed:
         return STALE
     if said:
         return said.state
-    up = item.status.startswith(("Up", "Restarting"))
-    return RUNNING if up else STARTING if item.status.startswith("Created") else STOPPED
-
-
-def _created(item: Item) -> float | None:
-    with suppress(ValueError):  # the name of the time zone comes behind
-        return datetime.strptime(" ".join(item.created.split()[:3]), _CREATED).timestamp()
-    return None
+    return RUNNING if item.is_up else STARTING if item.status.startswith("Created") else STOPPED
 
 
 def _since(begun: float | None) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from claude_bottle.lib import docker, log, seals, skills
+from claude_bottle.lib import docker, guard, log, seals, skills
 from claude_bottle.lib.credentials import API_KEY
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
@@ -35,7 +35,6 @@ NO_IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 _NO_SYSCTL = re.compile(r"/disable_ipv6\W{1,3}no such file", re.IGNORECASE)
 # A dead resolver that fails at once: names are the sidecar's business, and a look-up is a way out.
 NO_DNS = ("--dns", "127.0.0.1", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1")
-COMMAND = ("/bin/sleep", "infinity")
 _KEY_END = 20  # characters
 Say = Callable[[str], None]  # takes a message
 TMPFS = f"{VALUES_DIR}:rw,noexec,nosuid,nodev,size=4m,uid={tarstream.NODE_ID},gid={tarstream.NODE_ID},mode=0700"
@@ -49,12 +48,14 @@ def agent_options(plan: Plan, network: str, tag: str) -> list[str]:
         network: id of the internal network.
         tag: of its image, for lists.
     """
-    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, "--init", *plan.confinement]
+    words = ["--network", network, *NO_DNS, "--tmpfs", TMPFS, *plan.confinement]
     words += ["--label", f"{IMAGE_LABEL}={tag}"]
     if plan.project and plan.homing.kind != NONE:  # known where there is no record too: under another home folder
         words += ["--label", f"{WORKSPACE_LABEL}={plan.workspace}"]
+    # The guard is root's, so that nobody in there may touch it; whatever else the image would have run as root is not.
+    words += ["--user", guard.ROOT, "--entrypoint", guard.guard_words(plan.settings.patience)[0], "--no-healthcheck"]
     if plan.tools:  # what a Dockerfile of others' sets is not heeded
-        words += ["--entrypoint", COMMAND[0], "--no-healthcheck", "--workdir", plan.settings.bottle_home]
+        words += ["--workdir", plan.settings.bottle_home]
     for name in plan.switches:
         words += ["-e", f"{name}=1"]
     return words
@@ -85,8 +86,7 @@ def agent_create(
     say(f"starting container {name}")
     while True:
         host = ["--hostname", name] if len(name) <= LONGEST_HOST else []
-        command = COMMAND[1:] if plan.tools else ["sleep", "infinity"]
-        words = [*options, *host, "--pull", "never", answer, *command]
+        words = [*options, *host, "--pull", "never", answer, *guard.guard_words(plan.settings.patience)[1:]]
         made = yield from docker.create_container(engine, journal, plan.slug, AGENT, name, words, proxy)
         if made.ok:
             return name, made.text.strip()
@@ -133,7 +133,8 @@ def copy_files(
     say(f"copying prompt into {name}:{plan.prompt_path}")
     trees = _skills(plan, name, say) if with_skills else []
     what = "copying prompt and skills" if trees else "copying prompt"
-    programs = chain(program(seals.PROGRAM, "seals.pl"), program(SESSION_PROGRAM, "session.pl"))
+    ours = {seals.PROGRAM: "seals.pl", SESSION_PROGRAM: "session.pl", guard.PROGRAM: guard.FILE}
+    programs = chain(*(program(target, file) for target, file in ours.items()))
     pieces = chain(_seed(plan), programs, trust(certificate), _told(plan), *trees)
     yield from copy_in(engine, what, container, pieces)
 
@@ -229,8 +230,9 @@ def _skills(plan: Plan, name: str, say: Say) -> list[Iterator[bytes]]:
     return trees
 
 
-def agent_start(engine: Engine, container: str) -> Work[run.Result]:
-    """Start the agent's container."""
+def agent_start(engine: Engine, journal: Journal, plan: Plan, container: str) -> Work[run.Result]:
+    """Start the agent's container, with somebody to renew its lease."""
+    journal.leased(guard.renewal_words(container, plan.settings.patience))
     _, started = yield from docker.start(lambda: engine.call(["start", container]))
     return started
 

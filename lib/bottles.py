@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.problems import nearest
@@ -26,6 +27,31 @@ def is_mine(item: Item) -> bool:
     """Say whether a bottle was started by this user on this machine: several may share an engine."""
     place = item.owner.place
     return (place.user, place.host) == (str(os.getuid()), os.uname().nodename)
+
+
+def shown(items: Iterable[Item], everybodys: bool) -> list[Item]:
+    """Return those that a list has: this user's of this machine, and what does not say whose it is, or all.
+
+    Args:
+        items: what there is.
+        everybodys: whether others' are wanted.
+    """
+    return [item for item in items if everybodys or is_mine(item) or not _says_whose(item)]
+
+
+def _says_whose(item: Item) -> bool:
+    place = item.owner.place
+    return bool(place.user and place.host)
+
+
+def say_others(number: int) -> None:
+    """Say that there is more than a list has.
+
+    Args:
+        number: how much.
+    """
+    if number:
+        log.log_info(f"{number} more of other users or machines: --all has them too")
 
 
 def the_one(engine: Engine, word: str) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
-from claude_bottle.lib import broker_config, docker, log
+from claude_bottle.lib import broker_config, docker, guard, log
 from claude_bottle.lib.ca import Authority
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
@@ -26,11 +26,11 @@ LIMITS = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "64")
 LOG = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=1")
 # It unpacks what it is fed, then runs with nothing to read: stdin would stay open with the client.
 _UNPACK = f'umask 077 && tar -xC {broker_config.FOLDER} && exec "$@" </dev/null 2>&1'
-COMMAND = ("sh", "-c", _UNPACK, "sh", "haproxy", "-W", "-db", "-f", broker_config.CONFIG)
+COMMAND = ("/bin/sh", "-c", _UNPACK, "sh", "haproxy", "-W", "-db", "-f", broker_config.CONFIG)
 
 
 def broker_create(
-    engine: Engine, journal: Journal, slug: str, sidecar: str, image: docker.Image
+    engine: Engine, journal: Journal, slug: str, sidecar: str, image: docker.Image, patience: int
 ) -> Work[tuple[str, str]]:
     """Create the broker under the first free name; it comes to its name and its id.
 
@@ -40,6 +40,7 @@ def broker_create(
         slug: of the agent.
         sidecar: the sidecar's id, whose network it shares.
         image: that it runs.
+        patience: how long it lives without a word, in seconds.
 
     Raises:
         BottleError: docker refused, or every name is taken.
@@ -50,7 +51,7 @@ def broker_create(
     names = docker.container_names(f"claude-bottle-broker-{slug}")
     name = next(names)
     while True:
-        words = [*options, answer, *COMMAND]
+        words = [*options, answer, *guard.guarded(COMMAND, patience)]
         made = yield from docker.create_container(engine, journal, slug, BROKER, name, words)
         if made.ok:
             log.log_info(f"starting broker {name}")
@@ -65,18 +66,23 @@ def broker_create(
             raise DockerError(f"broker: docker create failed: {made.failure}")
 
 
-def broker_start(engine: Engine, broker: str, feed: Iterable[bytes], refused: Refused) -> Work[Watch]:
+def broker_start(
+    engine: Engine, journal: Journal, broker: str, feed: Iterable[bytes], patience: int, refused: Refused
+) -> Work[Watch]:
     """Start the broker with all it is to know on stdin; it comes to who notices its end.
 
     Args:
         engine: to ask.
+        journal: of the launch.
         broker: its id.
         feed: see ``broker_feed``.
+        patience: see ``broker_create``.
         refused: counts in its log.
 
     Raises:
         DockerError: docker refused, or it did not say that it is ready.
     """
+    journal.leased(guard.guarded_renewal_words(broker, patience))
     call = engine.call(
         ["start", "-ai", broker], seconds=READY_SECONDS, stdin=feed, interruptible=True, heard=Lines(refused.count).hear
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from claude_bottle.lib import log
+from claude_bottle.lib import bottles, log
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
@@ -27,17 +27,21 @@ from claude_bottle.lib.teardown.owner import dead_launches, owner_here
 NO_NAME = "<none>"
 
 
-def cleanup() -> int:
-    """List all containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+def cleanup(everybodys: bool = False) -> int:
+    """List containers and networks of ours, ask, and remove them by id (shell: cmd_cleanup).
+
+    Args:
+        everybodys: those of other users and machines too.
 
     Raises:
         BottleError: docker failed, or there is no terminal to ask on.
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
-    containers = inventory.ours(engine, CONTAINER, "-a")
-    networks = inventory.ours(engine, NETWORK)
-    if not _agreed(_marked([*containers, *networks]), yes=False):
+    there = [inventory.ours(engine, CONTAINER, "-a"), inventory.ours(engine, NETWORK)]
+    containers, networks = (bottles.shown(items, everybodys) for items in there)
+    bottles.say_others(sum(map(len, there)) - len(containers) - len(networks))
+    if not _agreed(_marked(engine, [*containers, *networks]), yes=False):
         return 0
     home = _come_home(engine, containers)
     gone = [item for item in containers if item.identity not in home.stay]
@@ -91,8 +95,8 @@ def _agreed(things: Iterable[str], yes: bool) -> bool:
     return True
 
 
-def _marked(items: Sequence[Item]) -> Iterator[str]:
-    dead = dead_launches(item.owner for item in items)
+def _marked(engine: Engine, items: Sequence[Item]) -> Iterator[str]:
+    dead = dead_launches(item.owner for item in items) | sweep.lapsed(engine, items)
     for item in items:
         mark = " (kept for its work)" if item.is_kept else " (stale)" * (item.owner.launch in dead)
         yield f"{item.kind} {item.name}{mark}"

@@ -166,18 +166,18 @@ def proxies(proxy: str) -> list[str]:
 
 
 def helper(
-    container: str, words: Sequence[str], *, user: str = "", flags: Sequence[str] = (), variables: Sequence[str] = ()
+    container: str, words: Sequence[str], *, user: str, flags: Sequence[str] = (), variables: Sequence[str] = ()
 ) -> list[str]:
     """Return docker's arguments for a program of ours in a bottle, which nothing in there steers.
 
     Args:
         container: its id.
         words: the program's path and its arguments.
-        user: whom it runs as, if not the image's.
+        user: whom it runs as; the container's own is root.
         flags: of ``docker exec``.
         variables: NAME=VALUE, all of its environment but PATH.
     """
-    options = [*flags, *(["-u", user] if user else []), *NO_LOADER]
+    options = [*flags, "-u", user, *NO_LOADER]
     return ["exec", *options, container, *cleared(words, variables)]
 
 

@@ -10,10 +10,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ SHORTEST_SECONDS = 1.0
 # What docker info says of the limits that it enforces; what it does not mention is taken for enforced.
 _ENFORCED = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
 _KEPT = ("client", "host", "context", "config", "cert_path", "identity", "socket")
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)? ?(Z|[+-]\d\d:?\d\d)", re.ASCII)
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SSH = "ssh://"
 
@@ -42,6 +46,7 @@ class Facts:
         unlimited: of memory, swap, cpus and pids those that it cannot limit.
         name: of its machine.
         version: its own.
+        clock: its time when it was asked, in seconds of the epoch.
     """
 
     cpus: int = 0
@@ -50,6 +55,7 @@ class Facts:
     unlimited: tuple[str, ...] = ()
     name: str = ""
     version: str = ""
+    clock: float = 0.0
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Facts:
@@ -61,6 +67,7 @@ class Facts:
             unlimited=tuple(name for name, key in _ENFORCED.items() if said.get(key) is False),
             name=said.get("Name") or "",
             version=said.get("ServerVersion") or "",
+            clock=moment(str(said.get("SystemTime") or "")) or 0.0,
         )
 
 
@@ -249,11 +256,34 @@ class Engine:
 
         why = link_lost(self.line)
         if why:
-            raise LinkLost(f"the connection to {self.where} was lost, and with it what was under way", [why])
+            raise self.lost(why)
+
+    def lost(self, why: str) -> LinkLost:
+        """Return the error for a connection that has broken.
+
+        Args:
+            why: it is said to have.
+        """
+        return LinkLost(f"the connection to {self.where} was lost, and with it what was under way", [why])
 
     def dump(self) -> dict[str, str]:
         """Return all of it as a line of the journal holds it."""
         return {name: getattr(self, name) for name in _KEPT}
+
+
+def moment(text: str) -> float | None:
+    """Return when something was, as docker writes that, in seconds of the epoch; None where it is not so written.
+
+    Args:
+        text: a date, a time and an offset, and what may come behind.
+    """
+    found = _MOMENT.match(text)
+    if not found:
+        return None
+    date, clock, offset = found.groups()
+    with suppress(ValueError):
+        return datetime.strptime(f"{date} {clock} {offset.replace('Z', '+0000')}", "%Y-%m-%d %H:%M:%S %z").timestamp()
+    return None
 
 
 def engine_find(environ: Mapping[str, str]) -> Engine:

@@ -21,10 +21,12 @@ TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
 IN_BOTTLE_VARIABLE = "CLAUDE_BOTTLE_TOKEN_IN_BOTTLE"
 SUBNET_POOL_VARIABLE = "CLAUDE_BOTTLE_SUBNET_POOL"
 RUNTIME_VARIABLE = "CLAUDE_BOTTLE_RUNTIME"
+PATIENCE_VARIABLE = "CLAUDE_BOTTLE_PATIENCE"
 APPROVED_VARIABLE = "CLAUDE_BOTTLE_APPROVED"
 TOKEN_NAME = "CLAUDE_CODE_OAUTH_TOKEN"
 
 HOST_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)  # as a manifest names one
+LEAST_PATIENCE, MOST_PATIENCE, DEFAULT_PATIENCE = 30, 86400, 600  # seconds
 withheld = {TOKEN_VARIABLE}  # what no child gets of the caller's environment
 
 
@@ -43,6 +45,7 @@ class Settings:
     pipelock_port: str
     subnet_pool: str
     runtime: str
+    patience_text: str
     bottle_home: str
     bottle_skills_dir: str
     approved: str
@@ -51,6 +54,28 @@ class Settings:
     dry_run: bool
     no_note: bool
     host_home: str
+
+    @property
+    def patience(self) -> int:
+        """How long a bottle lives without a word from who would remove it, in seconds.
+
+        Raises:
+            BottleError: what the variable says is not that.
+        """
+        return patience_of(self.patience_text)
+
+
+def patience_of(text: str) -> int:
+    """Return the seconds of a patience; see ``Settings.patience``.
+
+    Raises:
+        BottleError: it is none, or out of bounds.
+    """
+    number = int(text) if re.fullmatch("[0-9]{1,6}", text) else 0
+    if not LEAST_PATIENCE <= number <= MOST_PATIENCE:
+        allowed = f"a number of seconds from {LEAST_PATIENCE} to {MOST_PATIENCE}"
+        raise BottleError(f"{PATIENCE_VARIABLE} must be {allowed}, not '{text}'")
+    return number
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -73,6 +98,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pipelock_port=get("CLAUDE_BOTTLE_PIPELOCK_PORT", DEFAULT_PIPELOCK_PORT),
         subnet_pool=get(SUBNET_POOL_VARIABLE, DEFAULT_SUBNET_POOL),
         runtime=get(RUNTIME_VARIABLE),
+        patience_text=get(PATIENCE_VARIABLE, str(DEFAULT_PATIENCE)),
         bottle_home=home,
         bottle_skills_dir=get("CLAUDE_BOTTLE_CONTAINER_SKILLS_DIR", f"{home}/.claude/skills"),
         approved=get(APPROVED_VARIABLE),

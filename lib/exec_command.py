@@ -94,5 +94,6 @@ class Beside:
 
     def _tell(self, number: int) -> bool:
         """Give a signal to the command and what it has started; say whether it was there to get it."""
-        words = docker.helper(self.container, [SESSION_PROGRAM, "--tell", str(number), self.mark, LASTING_FILE])
+        told = [SESSION_PROGRAM, "--tell", str(number), self.mark, LASTING_FILE]
+        words = docker.helper(self.container, told, user=session.USER)
         return calls.perform(calls.one(self.engine.call(words, seconds=TELL_SECONDS))).ok

@@ -32,13 +32,14 @@ def list_agents(cwd: str, home: str) -> int:
     return 0
 
 
-def list_active(as_data: bool = False) -> int:
+def list_active(as_data: bool = False, everybodys: bool = False) -> int:
     """Print each running bottle with its image and status, sorted by name (shell: list_active).
 
     What a launch that is provably dead has left is marked as stale. A terminal gets a table of all that there are.
 
     Args:
         as_data: print all that is known as JSON.
+        everybodys: those of other users and machines too.
 
     Raises:
         BottleError: docker gave no answer.
@@ -47,11 +48,14 @@ def list_active(as_data: bool = False) -> int:
 
     engine = docker_require(os.environ)
     if as_data or os.isatty(log.STDOUT):
-        return _list_closely(engine, as_data)
+        return _list_closely(engine, as_data, everybodys)
+    from claude_bottle.lib import bottles
     from claude_bottle.lib.teardown import inventory
     from claude_bottle.lib.teardown.owner import dead_launches
 
-    active = [item for item in inventory.ours(engine, inventory.CONTAINER) if item.is_agents]
+    there = [item for item in inventory.ours(engine, inventory.CONTAINER) if item.is_agents]
+    active = bottles.shown(there, everybodys)
+    bottles.say_others(len(there) - len(active))
     if not active:
         log.log_info(NONE_ACTIVE)
     dead = dead_launches(item.owner for item in active)
@@ -60,18 +64,20 @@ def list_active(as_data: bool = False) -> int:
     return 0
 
 
-def _list_closely(engine: Engine, as_data: bool) -> int:
-    from claude_bottle.lib import active
+def _list_closely(engine: Engine, as_data: bool, everybodys: bool) -> int:
+    from claude_bottle.lib import active, bottles
     from claude_bottle.lib.host.calls import perform
     from claude_bottle.lib.table import table
     from claude_bottle.lib.teardown.inventory import LookFailed, tell
 
     try:
-        found = perform(active.find(engine))
+        there = perform(active.find(engine))
     except LookFailed as failure:
         tell(failure)
         raise
-    found = perform(active.measured(engine, found))
+    mine = bottles.shown((one.item for one in there if one.item), everybodys)
+    found = perform(active.measured(engine, [one for one in there if one.item is None or one.item in mine]))
+    bottles.say_others(len(there) - len(found))
     if as_data:
         log.data(*((line,) for line in json.dumps([one.data() for one in found], indent=2).split("\n")))
     elif found:

@@ -193,6 +193,7 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     settings = env.read_settings(environ)
     env.env_require_home(settings)
     pipelock.pipelock_check_port(settings.pipelock_port)
+    env.patience_of(settings.patience_text)
     routes = host_routes(engine)
     pool = subnet_pool(settings.subnet_pool, routes)
     found = manifest.manifest_load(cwd, settings.host_home)

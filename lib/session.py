@@ -13,6 +13,7 @@ from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.watch import Watch
 
+USER = "node"
 TERMINAL = "-it"
 TERMINAL_VARIABLES = ("TERM", "COLORTERM")
 # Nobody types this: an empty value means docker's own keys, and "none" is refused.
@@ -39,7 +40,7 @@ def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str],
         BottleError: docker refused, or the sidecar does not answer.
         Interrupted: a signal arrived meanwhile.
     """
-    call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], flags=["-i"])
+    call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], user=USER, flags=["-i"])
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
     done = yield engine.call(
         call,
@@ -94,7 +95,7 @@ def exec_words(streams: str, own: Collection[str] = ()) -> list[str]:
         streams: see ``session_words``.
         own: variables that are not to come from the terminal here.
     """
-    words = ["exec", *streams.split()]
+    words = ["exec", "-u", USER, *streams.split()]
     if streams == TERMINAL:
         words += DETACH_KEYS
         for name in TERMINAL_VARIABLES:
@@ -104,7 +105,13 @@ def exec_words(streams: str, own: Collection[str] = ()) -> list[str]:
 
 
 def attach(
-    engine: Engine, plan: Plan, container: str, name: str, watches: Sequence[Watch], look: Callable[[], float]
+    engine: Engine,
+    plan: Plan,
+    container: str,
+    name: str,
+    watches: Sequence[Watch],
+    look: Callable[[], float],
+    silent: Callable[[], bool],
 ) -> int:
     """Run the session in the foreground, and look after sidecar and broker meanwhile (shell: attach).
 
@@ -115,6 +122,7 @@ def attach(
         name: its name, for the message.
         watches: notice the end of the sidecar, and of the broker if there is one.
         look: see ``calls.finish``.
+        silent: says whether nothing is heard of the bottle any more.
 
     Returns:
         The session's own exit status.
@@ -126,26 +134,38 @@ def attach(
     """
     log.log_info(f"attaching to {name}")
     on_terminal = terminal.tty_in_foreground()
+
+    def gone() -> bool:
+        return not engine.is_local and silent()  # what is slow here is no lost connection
+
     try:
         if on_terminal:
             words = session_words(plan, container, TERMINAL)
-            status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words), look=look))
+            status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words), gone, look))
         else:
-            status = _without_terminal(engine, plan, container, watches, look)
+            status = _without_terminal(engine, plan, container, lambda: gone() or _lacks(watches), look)
     finally:
         pipelock.say_refused(watches[0], plan.bottle)
+    if gone():
+        raise engine.lost("nothing has been heard from there for a while")
     for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
         if not on_terminal:
             raise lost
         log.log_warn(lost.message)
     engine.require_link()
+    if not engine.is_local and any(watch.is_cut_off() for watch in watches):
+        raise engine.lost("what was attached there was cut off")
     return status
 
 
+def _lacks(watches: Sequence[Watch]) -> bool:
+    return any(watch.has_ended() for watch in watches)
+
+
 def _without_terminal(
-    engine: Engine, plan: Plan, container: str, watches: Sequence[Watch], look: Callable[[], float]
+    engine: Engine, plan: Plan, container: str, needless: Callable[[], bool], look: Callable[[], float]
 ) -> int:
     typed = os.isatty(0)  # by nobody, since what the session says goes elsewhere, or it is in the background
     words = session_words(plan, container, "" if typed else "-i")
     session = engine.foreground(words, no_stdin=typed)
-    return calls.finish(session, lambda: any(watch.has_ended() for watch in watches), look)
+    return calls.finish(session, needless, look)

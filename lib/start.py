@@ -41,16 +41,16 @@ def start(asking: Asking, request: plan.Request, cwd: str, report: Callable[[Bas
     """
     engine, planned = plan_for(asking, request, cwd)
     receipt = Receipt(planned)
-    status = with_teardown(engine, lambda journal: _launch(engine, planned, journal, receipt), report)
+    status = with_teardown(engine, lambda reaper: _launch(engine, planned, reaper, receipt), report)
     return receipt.end(status, report)
 
 
-def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callable[[BaseException], int]) -> int:
+def with_teardown(engine: Engine, work: Callable[[Reaper], int], report: Callable[[BaseException], int]) -> int:
     """Do what makes things on the engine, and remove all of them, whatever happens.
 
     Args:
         engine: that they are made on.
-        work: notes each in the journal before it is made, and returns a status.
+        work: notes each in the reaper's journal before it is made, and returns a status.
         report: see ``start``.
 
     Returns:
@@ -62,14 +62,12 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
     terminal.tty_announce(reaper.journal.saved_terminal)
     status = 1
     try:
-        status = work(reaper.journal)
+        status = work(reaper)
     except Exception as problem:
         status = report(problem)
     finally:
         came: list[int] = []
-        remains = cleanup.cleanup_all(
-            engine, reaper.journal, lambda: came.append(_come_home(engine, reaper.journal, report))
-        )
+        remains = cleanup.cleanup_all(engine, reaper.journal, lambda: came.append(_come_home(engine, reaper, report)))
         status = status or sum(came)
         log.hurry()
         bring.forget(reaper.journal)
@@ -85,7 +83,7 @@ def with_teardown(engine: Engine, work: Callable[[Journal], int], report: Callab
     return status if number is None else 128 + number
 
 
-def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException], int]) -> int:
+def _come_home(engine: Engine, reaper: Reaper, report: Callable[[BaseException], int]) -> int:
     """Bring home what the session has made; a failure costs the user nothing but the status 1.
 
     Raises:
@@ -96,7 +94,8 @@ def _come_home(engine: Engine, journal: Journal, report: Callable[[BaseException
         log.hurry()
     try:
         seconds = bring.HURRIED_SECONDS if signalled else bring.PATIENT_SECONDS
-        outcome = bring.at_end(engine.reachable(), journal, seconds)
+        away = (lambda: False) if engine.is_local else reaper.hears_nothing
+        outcome = bring.at_end(engine.reachable(), reaper.journal, seconds, away)
     except EngineAway:
         raise
     except Exception as problem:
@@ -127,7 +126,8 @@ def plan_for(asking: Asking, request: plan.Request, cwd: str) -> tuple[Engine, p
         name.leave()
 
 
-def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Receipt) -> int:
+def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt) -> int:
+    journal = reaper.journal
     shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     staged = Path(shown)
     for warning in planned.warnings:
@@ -160,16 +160,23 @@ def _launch(engine: Engine, planned: plan.Plan, journal: Journal, receipt: Recei
     proof.require()
     if work:
         _session_begins(journal, made["work"] or work)
-    return _session(engine, planned, made, receipt, present)
+    return _session(engine, planned, made, receipt, present, reaper.hears_nothing)
 
 
-def _session(engine: Engine, planned: plan.Plan, made: Mapping[str, Any], receipt: Receipt, present: Presence) -> int:
+def _session(
+    engine: Engine,
+    planned: plan.Plan,
+    made: Mapping[str, Any],
+    receipt: Receipt,
+    present: Presence,
+    silent: Callable[[], bool],
+) -> int:
     agent, watch = made["agent"], made["watch"]
     watches = [each for each in (watch, made["broker_watch"]) if each]
     present.counting(watch.rows)
     present.say(RUNNING, agent.name)
     try:
-        return session.attach(engine, planned, agent.identity, agent.name, watches, present.look)
+        return session.attach(engine, planned, agent.identity, agent.name, watches, present.look, silent)
     finally:
         present.say(ENDING)
         receipt.denied(watch.rows())

@@ -149,7 +149,12 @@ def create_broker(launch: Launch, sidecar: Container, broker_image: Image | None
     if not broker_image:
         return None
     name, identity = yield from broker.broker_create(
-        launch.engine, launch.journal, launch.plan.slug, sidecar.identity, broker_image
+        launch.engine,
+        launch.journal,
+        launch.plan.slug,
+        sidecar.identity,
+        broker_image,
+        launch.plan.settings.patience,
     )
     return Container(identity, name)
 
@@ -159,8 +164,8 @@ def start_broker(launch: Launch, made: Container | None, watch: Watch, authority
     if not made:
         return None
     feed = broker.broker_feed(launch.plan.broker_config, authority, launch.plan.broker_values(launch.injected))
-    engine = launch.engine.keeping_out({})
-    return (yield from broker.broker_start(engine, made.identity, feed, watch.refused))
+    engine, patience = launch.engine.keeping_out({}), launch.plan.settings.patience
+    return (yield from broker.broker_start(engine, launch.journal, made.identity, feed, patience, watch.refused))
 
 
 def start_sidecar(launch: Launch, sidecar: Container, egress: Network, authority: Authority) -> Work[Watch]:
@@ -201,7 +206,7 @@ def _try_agent(
     name, identity = yield from agent_container.agent_create(engine, launch.journal, plan, options, image, proxy, say)
     late = yield from agent_container.skills_in_image(engine, plan, identity)
     yield from agent_container.copy_files(engine, plan, identity, name, say, not late, authority.certificate)
-    started = yield from agent_container.agent_start(engine, identity)
+    started = yield from agent_container.agent_start(engine, launch.journal, plan, identity)
     if late and started.ok:
         yield from agent_container.remove_skills(engine, plan, identity)
         yield from agent_container.copy_skills(engine, plan, identity, name, say)

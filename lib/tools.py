@@ -105,7 +105,7 @@ def _found(engine: Engine, name: str) -> Work[Found | None]:
 def _build(engine: Engine, made_from: Recipe, base: str, key: str) -> Work[Found]:
     log.log_info(f"building image {TOOLS_REPOSITORY}:{key} by {made_from.path}")
     tag = f"{TOOLS_REPOSITORY}:{key}-unchecked"
-    options = ["-t", tag, "--label", f"{TOOLS_LABEL}={key}", "--build-arg", f"{BASE}={base}"]
+    options = ["-t", tag, "--force-rm", "--label", f"{TOOLS_LABEL}={key}", "--build-arg", f"{BASE}={base}"]
     words = ["build", *options, "--file", made_from.name, "-"]
     result = yield engine.call(words, stdin=_Stream(made_from), shown=(OUT, ERR))
     if not result.ok:

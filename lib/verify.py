@@ -47,7 +47,7 @@ def verify(asking: Asking, agent: str, cwd: str, report: Callable[[BaseException
     if planned.approval.is_pending(("bottles", planned.bottle, "dockerfile")):
         line = f"nothing is built of what ./{FILE_NAME} adds; './cli.sh approve' lists and remembers it"
         raise BottleError(line, planned.approval.lines())
-    return with_teardown(engine, lambda journal: _look(engine, planned, journal), report)
+    return with_teardown(engine, lambda reaper: _look(engine, planned, reaper.journal), report)
 
 
 def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:

@@ -65,6 +65,10 @@ class Watch:
             self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
         return bool(self._ended)
 
+    def is_cut_off(self) -> bool:
+        """Say whether its client has ended and it has not, as far as can be told: then a connection has broken."""
+        return self.is_alone and not self.has_ended()
+
     def look_again(self) -> bool:
         """Say the same after a look of now, whatever an earlier one said."""
         self._ended = self._ended or None

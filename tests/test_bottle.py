@@ -44,7 +44,7 @@ def make_image(run: Run, tag: str) -> None:
 
 def image_word(run: Run) -> str:
     words = created(run, "agent")
-    return words[words.index("sleep") - 1]
+    return words[words.index("-i", words.index("--pull")) - 1]
 
 
 def test_values_are_fed_to_the_session_and_are_in_no_call(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> S
 
 def row(identity: str, name: str, role: str) -> str:
     """Return a line of docker's lists, as the inventory asks for them."""
-    return "\\t".join((identity, name, "", "", "", "a", role, "", "", "0123", "", "", "", "", "", ""))
+    return "\\t".join((identity, name, "", "", "", "a", role, "", "", "0123", "", "", "", "", "", "", ""))
 
 
 BOX = f"printf '{row('c1', 'box', AGENT)}\\n'"

@@ -35,7 +35,7 @@ class Asked(Run):
         assert not [argv for argv in self.fake.argvs() if "create" in argv]
         return [line.removeprefix("claude-bottle: ") for line in said]
 
-    def options(self, which: str = "sleep") -> dict[str, str]:
+    def options(self, which: str = "/usr/local/bin/claude-bottle-guard") -> dict[str, str]:
         """Return the limits of a create call, by option."""
         (words,) = [argv for argv in self.fake.argvs() if argv[0] == "create" and which in argv]
         names = ("--memory", "--memory-swap", "--cpus", "--pids-limit", "--runtime")

@@ -50,6 +50,7 @@ def test_outcomes_take_the_place_of_earlier_ones_of_the_same_fault_only(
         (["start", "-ai", "x"], "start sidecar"),
         (["exec", "-it", "x", "claude"], "exec session"),
         (["exec", "-i", "x", "env"], "exec seals"),
+        (["exec", "-i", "x", "guard", "--renew", "600"], "exec renewal"),
         (["network", "rm", "x"], "network rm"),
     ],
 )

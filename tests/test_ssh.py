@@ -135,7 +135,7 @@ def test_the_switches_are_the_manifests_and_the_proxy_is_not(tmp_path: Path) -> 
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    (words,) = [argv for argv in fake.argvs() if argv[0] == "create" and "sleep" in argv]
+    (words,) = [argv for argv in fake.argvs() if argv[0] == "create" and "/usr/local/bin/claude-bottle-guard" in argv]
     assert "https_proxy=http://claude-bottle-pipelock-a:8888" in words and "no_proxy=localhost,127.0.0.1" in words
     assert "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1" in words and "DISABLE_AUTOUPDATER=1" not in words
     assert not any("elsewhere" in word for word in words)

@@ -18,7 +18,9 @@ def test_a_kernel_without_ipv6_gets_its_bottle_all_the_same_and_hears_it_once(tm
     child = run.begin()
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (0, []), err
-    created = [argv for argv in run.fake.argvs() if argv[0] == "create" and "sleep" in argv]
+    created = [
+        argv for argv in run.fake.argvs() if argv[0] == "create" and "/usr/local/bin/claude-bottle-guard" in argv
+    ]
     assert ["--sysctl" in argv for argv in created] == [True, False]
     said = [line for line in err.splitlines() if line]
     assert len(said) == len(set(said)), err

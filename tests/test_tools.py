@@ -161,8 +161,8 @@ def test_an_image_is_built_once_looked_at_and_then_taken_without_its_own_will(tm
     assert made.index("tools") < made.index("probe") < min(made.index("internal"), made.index("egress"))
     words = run.words_of("agent")
     at = words.index("--entrypoint")
-    assert words[at : at + 5] == ["--entrypoint", "/bin/sleep", "--no-healthcheck", "--workdir", "/home/node"]
-    assert words[-1] == "infinity" and "sleep" not in words
+    assert words[at : at + 5] == ["--entrypoint", "/usr/bin/env", "--no-healthcheck", "--workdir", "/home/node"]
+    assert words[words.index("--user") + 1] == "0:0" and words[-2:] == ["/usr/local/bin/claude-bottle-guard", "600"]
     looked = run.words_of("probe")
     assert looked[looked.index("--network") + 1] == "none" and {"--cap-drop", "LD_PRELOAD="} <= set(looked)
     again = run.end()

@@ -50,7 +50,7 @@ def test_each_value_is_fed_once_in_the_manifests_order_but_for_the_launchers_own
     terminal.close()
     payload = "".join(f"{name}={value}\0" for name, value in FED.items()).encode()
     fed = [call["argv"] for call in run.fake.calls() if call.get("stdin") == hashlib.sha256(payload).hexdigest()]
-    assert len(fed) == 1 and fed[0][:2] == ["exec", "-i"], [call["argv"] for call in run.fake.calls()]
+    assert len(fed) == 1 and fed[0][:4] == ["exec", "-i", "-u", "node"], [call["argv"] for call in run.fake.calls()]
     words = "\0".join(word for argv in run.fake.argvs() for word in argv)
     assert not [value for value in (*FED.values(), TOKEN) if value and value != TOKEN_PLACEHOLDER and value in words]
     assert "of.the.manifest" not in words

@@ -68,9 +68,11 @@ class Patience:
 
     Args:
         seconds: how long all of it may take.
+        away: says whether nothing is heard of the engine any more.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, away: Callable[[], bool] = lambda: False) -> None:
+        self.away = away
         self.seconds, self.began = seconds, time.monotonic()
         self.until = self.began + seconds
         self.signals = len(wait.signals_seen())
@@ -82,7 +84,10 @@ class Patience:
 
         Raises:
             Abandoned: it is over.
+            EngineAway: the engine has to be reached another time.
         """
+        if self.away():
+            raise EngineAway("nothing has been heard from there for a while")
         now, seen = time.monotonic(), wait.signals_seen()[self.signals :]
         if signal.SIGINT in seen:
             raise Abandoned("it was interrupted")
@@ -117,13 +122,14 @@ class Patience:
         return Bounds(seconds=self.seconds, check=self.check)
 
 
-def at_end(engine: Engine, journal: Journal, seconds: float) -> Outcome:
+def at_end(engine: Engine, journal: Journal, seconds: float, away: Callable[[], bool] = lambda: False) -> Outcome:
     """Bring home what the session of a launch has made, if it had one; the launch's containers go afterwards.
 
     Args:
         engine: that the launch was made on.
         journal: of the launch; it learns what has to stay.
         seconds: how long it may take.
+        away: see ``Patience``.
 
     Raises:
         EngineAway: the engine gives no answer, so that it has to come another time.
@@ -134,7 +140,7 @@ def at_end(engine: Engine, journal: Journal, seconds: float) -> Outcome:
     if not found or not found.began or found.kind == NONE or not boxes:
         return outcome
     (box,) = boxes[-1:]
-    patience = Patience(seconds)
+    patience = Patience(seconds, away)
     try:
         perform(_bring_or_keep(engine, found, box.identity, box.name, journal.owner, patience, outcome, later=True))
     except EngineAway:
@@ -228,6 +234,8 @@ def _bring_or_keep(
     problem: Exception
     try:
         brought = yield from bring(engine, found, container, owner, patience)
+    except EngineAway:
+        raise
     except (BottleError, OSError) as failure:
         what, problem = "the work", failure
     else:

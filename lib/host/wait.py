@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,7 +20,10 @@ from claude_bottle.lib.errors import Interrupted
 
 STOPPING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
+Turn = Callable[[], tuple[list[int], float]]  # comes to descriptors to read from, and when to be called again
+
 _pending: list[int] = []
+_beside: list[Turn] = []
 _wakeup: list[int] = []  # the read end of the descriptor that signals write to; empty until installed
 
 
@@ -111,11 +114,27 @@ def wait_for(
     Returns:
         The descriptors that are ready to be read, and those ready to be written.
     """
-    timeout = None if deadline in (None, math.inf) else max(0.0, deadline - time.monotonic())
-    ready, writing = _select([*_wakeup, *readable], list(writable), timeout)
+    latest, others = math.inf if deadline is None else deadline, list[int]()
+    for turn in _beside:
+        fds, due = turn()
+        others, latest = [*others, *fds], min(latest, due)
+    timeout = None if latest == math.inf else max(0.0, latest - time.monotonic())
+    ready, writing = _select([*_wakeup, *others, *readable], list(writable), timeout)
     if _wakeup and _wakeup[0] in ready:
         _drain(_wakeup[0])
-    return ready.difference(_wakeup), writing
+    if ready.intersection(others):  # what the caller looks at may hang on it
+        for turn in _beside:
+            turn()
+    return ready.difference(_wakeup, others), writing
+
+
+def beside(turn: Turn) -> None:
+    """Have something looked after beside whatever is waited for, as long as the process lives.
+
+    Args:
+        turn: called before each wait, and where it has something to read; it does not wait itself.
+    """
+    _beside.append(turn)
 
 
 def _select(readable: list[int], writable: list[int], timeout: float | None) -> tuple[set[int], set[int]]:

@@ -20,6 +20,7 @@ from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
 from claude_bottle.lib.teardown.journal import Journal
 
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
+AFAR_SECONDS = 22.0  # likewise where the engine is elsewhere, so that with what goes before it is not more than 30
 LATE_SECONDS = 10.0  # how long a launcher looks for what docker gave no answer about
 TALK_SECONDS = 5.0
 OVERTIME_SECONDS = 2.0  # for the call that is under way when the time is over
@@ -57,6 +58,7 @@ class Teardown:
         late_seconds: how long to look for what docker gave no answer about.
         tries: how often to try what the engine refuses.
         first: what needs what is to be removed; it has a time of its own, and is tried again on ``EngineAway``.
+        pause: the longest, in seconds, between two tries, if not a launcher's.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Teardown:
         late_seconds: float = LATE_SECONDS,
         tries: float = TRIES,
         first: Callable[[], None] | None = None,
+        pause: float = 0.0,
     ) -> None:
+        self.longest_pause = pause or LONGEST_PAUSE_SECONDS
         self.journal = journal
         self.began = time.monotonic()
         self.until = self.began + seconds
@@ -108,7 +112,7 @@ class Teardown:
                 if not self.left or refusals >= self.tries or not self._time_left():
                     return
                 self._pause(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 2, self.longest_pause)
         except CutShort:
             self.unanswered = True
             self._all_left("the teardown was cut short")
@@ -136,6 +140,8 @@ class Teardown:
         if not self.first:
             return True
         self.doing, began = "asking the engine", time.monotonic()
+        if self.journal.work and not self.engine.is_local and not self._is_the_same_engine():
+            return False  # what comes first would wait much longer for an answer
         try:
             self.first()
         except EngineAway as problem:
@@ -305,7 +311,8 @@ def cleanup_all(engine: Engine, journal: Journal, first: Callable[[], None] | No
         journal: of the launch.
         first: see ``Teardown``.
     """
-    remains = Teardown(engine, journal, first=first).run()
+    seconds = DEADLINE_SECONDS if engine.is_local else AFAR_SECONDS
+    remains = Teardown(engine, journal, seconds=seconds, first=first).run()
     for title, why in remains.left.items():
         log.log_warn(f"could not remove {title}: {why}", lines=True)
     return remains

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claude_bottle.lib import log
-from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.engine import Engine, moment
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work, perform
@@ -41,6 +41,7 @@ KINDS = {
     EGRESS: NETWORK,
 }
 ROLES = tuple(KINDS)  # in the order in which they are removed
+LAPSED = 75  # the status of a guard that nobody has renewed
 KEPT_PREFIX = "claude-bottle-kept."  # of what holds work that is to come home yet; no agent's name has a dot
 SHELL_NAMES = "claude-bottle-"  # how the names of the shell's own things begin, which have no labels
 SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
@@ -48,7 +49,7 @@ SHELL_SIDECARS = f"{SHELL_NAMES}pipelock-"
 _LABELS = ("slug", "role", "image", "workspace", *FACTS)
 _NAMES = {
     CONTAINER: ("{{.Names}}", "{{.Image}}", "{{.Status}}", "{{.CreatedAt}}"),
-    NETWORK: ("{{.Name}}", "", "", ""),
+    NETWORK: ("{{.Name}}", "", "", "{{.CreatedAt}}"),
 }
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
 _REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
@@ -69,6 +70,21 @@ class Item:
     image: str
     workspace: str
     owner: Owner
+
+    @property
+    def created_at(self) -> float | None:
+        """When the engine has made it, by its own clock, in seconds of the epoch; None where that is not to be told."""
+        return moment(self.created)
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether it is a bottle that has ended by itself: nobody was there any more to remove it."""
+        return self.role == AGENT and self.status.startswith(f"Exited ({LAPSED}) ")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs."""
+        return self.status.startswith(("Up", "Restarting"))
 
     @property
     def ours(self) -> bool:

@@ -69,6 +69,7 @@ class Journal:
     engine: Engine | None = None
     work: Record | None = None
     kept: set[str] = field(default_factory=set)
+    leases: list[list[str]] = field(default_factory=list)
 
     def on_engine(self, engine: Engine) -> None:
         """Note the engine that things are made on."""
@@ -117,6 +118,15 @@ class Journal:
         """Take what the engine has not answered about for what may still come."""
         for entry in self.on_the_engine():
             entry.lost = entry.lost or not entry.identity
+
+    def leased(self, words: list[str]) -> None:
+        """Note that a container is about to run that ends where nobody renews its lease.
+
+        Args:
+            words: docker's, of what renews it.
+        """
+        self._tell(leased=words)
+        self.leases.append(words)
 
     def child(self, pid: int, alive: bool) -> None:
         """Note a process that would outlive a killed launcher, or that it has ended."""
@@ -170,6 +180,8 @@ class Journal:
         elif "child" in what:
             pid, alive = what["child"]
             (self.children.add if alive else self.children.discard)(pid)
+        elif "leased" in what:
+            self.leases.append(what["leased"])
         elif "work" in what:
             self.work = load(what["work"])
         elif "keep" in what:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from claude_bottle.lib.host.calls import Call, one, perform
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _SYSCTL = "/usr/sbin/sysctl"
 _PS = "/bin/ps"
-FACTS = ("owner", "host", "boot", "namespaces", "user", "launcher", "reaper")
+FACTS = ("owner", "host", "boot", "namespaces", "user", "launcher", "reaper", "login")
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,20 @@ class Owner:
         place: where its processes run.
         launcher: pid and start time of the launcher.
         reaper: those of its reaper.
+        login: the user's name, which is the same on all machines of theirs where the number need not be.
     """
 
     launch: str
     place: Place = Place()
     launcher: str = ""
     reaper: str = ""
+    login: str = ""
 
     def facts(self) -> dict[str, str]:
         """Return all of it, as labels have it."""
         place = self.place
         values = (self.launch, place.host, place.boot, place.namespaces, place.user, self.launcher, self.reaper)
-        return dict(zip(FACTS, values, strict=True))
+        return dict(zip(FACTS, (*values, self.login), strict=True))
 
     def is_dead(self, here: Place) -> bool:
         """Say whether neither of its processes can be alive; what cannot be told is no proof.
@@ -82,8 +85,8 @@ class Owner:
 
 def owner_from(facts: Mapping[str, str]) -> Owner:
     """Return the owner that labels tell of; a fact that they lack is an empty text."""
-    launch, host, boot, namespaces, user, launcher, reaper = (facts.get(name, "") for name in FACTS)
-    return Owner(launch, Place(host, boot, namespaces, user), launcher, reaper)
+    launch, host, boot, namespaces, user, launcher, reaper, login = (facts.get(name, "") for name in FACTS)
+    return Owner(launch, Place(host, boot, namespaces, user), launcher, reaper, login)
 
 
 def owner_here(launch: str, reaper: int) -> Owner:
@@ -93,7 +96,15 @@ def owner_here(launch: str, reaper: int) -> Owner:
         launch: names the launch.
         reaper: pid of the reaper.
     """
-    return Owner(launch, place_here(), process_mark(os.getpid()), process_mark(reaper))
+    return Owner(launch, place_here(), process_mark(os.getpid()), process_mark(reaper), login_here())
+
+
+def login_here() -> str:
+    """Return the name of our user, an empty text where nobody knows it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
 
 
 def dead_launches(owners: Iterable[Owner]) -> set[str]:

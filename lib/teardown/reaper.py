@@ -29,6 +29,7 @@ from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import process, run, terminal, wait
 from claude_bottle.lib.teardown import cleanup, notes
 from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.teardown.lease import Leases
 from claude_bottle.lib.teardown.owner import Owner, owner_here
 
 LOAD_AFTER_SECONDS = 15.0
@@ -36,7 +37,11 @@ IN_FLIGHT_SECONDS = 70.0
 CHILD_SECONDS = 5.0
 POLL_SECONDS = 0.05
 UNSEEN_SECONDS = 10.0  # how long it looks for what was asked for just before the launcher was killed
-PATIENCE_SECONDS = 600.0  # how long it tries to remove what the launcher could not
+END_SECONDS = 1.0
+OPENED, SILENT = b"o", b"s"  # words of the process's
+PATIENCE_SECONDS = 3600.0  # how long it tries to remove what the launcher could not
+LOST_SECONDS = 600.0  # how long it looks for what docker gave no answer about
+PAUSE_SECONDS = 60.0  # the longest between two tries
 
 
 class Reaper:
@@ -50,19 +55,31 @@ class Reaper:
     def __init__(self, engine: Engine, launch: str) -> None:
         read_end, write_end = os.pipe()
         self._call_end = write_end
+        self._word, word_end = os.pipe()
+        os.set_blocking(self._word, False)
+        self._said = b""
+        self._leases: Leases | None = None
+        self._is_over = False
+        numbers = map(str, (read_end, word_end, PATIENCE_SECONDS))
         self._process = run.spawn(
             sys.executable,
-            ["-I", "-X", "utf8", str(Path(__file__).resolve()), launch, str(read_end), str(PATIENCE_SECONDS)],
+            ["-I", "-X", "utf8", str(Path(__file__).resolve()), launch, *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             new_session=True,
             cwd="/",
-            pass_fds=(read_end, *([engine.line] if engine.line >= 0 else [])),  # the link lives as long as either of us
+            pass_fds=(
+                read_end,
+                word_end,
+                *([engine.line] if engine.line >= 0 else []),
+            ),  # the link lives as long as either of us
         )
-        os.close(read_end)
+        for fd in (read_end, word_end):
+            os.close(fd)
         self.journal = Journal(owner_here(launch, self._process.pid), self._send)
         self.journal.on_engine(engine)
+        wait.beside(self.turn)
 
     def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -79,9 +96,34 @@ class Reaper:
     def ended(self, pid: int) -> None:
         self.journal.child(pid, False)
 
+    def turn(self) -> tuple[list[int], float]:
+        """Hear what the process says, and renew the leases in its place where it is gone (``wait.beside``)."""
+        if self._leases is None and self._hears():
+            return [self._word], math.inf
+        if self._is_over or not self.journal.engine:
+            return [], math.inf
+        self._leases = self._leases or Leases(self.journal.engine)
+        self._leases.take(self.journal.leases)
+        return self._leases.turn()
+
+    def _hears(self) -> bool:
+        """Take what the process has said; say whether it is there."""
+        try:
+            said = b"" if self._is_over else os.read(self._word, 512)
+        except BlockingIOError:
+            return True
+        self._said += said
+        return bool(said)
+
+    def hears_nothing(self) -> bool:
+        """Say whether nothing has been heard of the bottle for a while."""
+        return self._leases.is_silent if self._leases else self._said.endswith(SILENT)
+
     def dismiss(self) -> None:
         """End the process: all is removed, or has been reported."""
         self.journal.done()
+        if self._hears() and self._said:  # it ends what it has under way
+            run.await_end(self._process, time.monotonic() + END_SECONDS)
         self._process.kill()
         self._process.wait()
         self.hand_over()
@@ -93,9 +135,47 @@ class Reaper:
             Whether it is there to do so.
         """
         assert self._process.stdin is not None
+        self._is_over = True
+        if self._leases:
+            self._leases.close()
         self._process.stdin.close()
-        os.close(self._call_end)
+        for fd in (self._call_end, self._word):
+            os.close(fd)
         return self._process.poll() is None
+
+
+class Keeper:
+    """Renews the leases of the launch, and says to the launcher what it hears of its bottle.
+
+    Args:
+        journal: of the launch.
+        word: descriptor that leads to the launcher.
+    """
+
+    def __init__(self, journal: Journal, word: int) -> None:
+        self._journal, self._word = journal, word
+        self._leases: Leases | None = None
+        self._said = b""
+
+    def turn(self) -> tuple[list[int], float]:
+        """Do what is to be done by now (``wait.beside``)."""
+        if not self._journal.leases or not self._journal.engine:
+            return [], math.inf
+        self._leases = self._leases or Leases(self._journal.engine)
+        self._leases.take(self._journal.leases)
+        fds, due = self._leases.turn()
+        self._say(SILENT if self._leases.is_silent else OPENED * self._leases.were_opened)
+        return fds, due
+
+    def _say(self, word: bytes) -> None:
+        if word != self._said and word:
+            self._said = word
+            with suppress(OSError):  # nobody listens any more
+                os.write(self._word, word)
+
+    def close(self) -> None:
+        if self._leases:
+            self._leases.close()
 
 
 def read_journal(journal: Journal) -> bool:
@@ -150,22 +230,30 @@ def await_children(journal: Journal) -> None:
         wait.pause(POLL_SECONDS)
 
 
-def reap(launch: str, calls: int, patience: float) -> None:
+def reap(launch: str, calls: int, word: int, patience: float) -> None:
     """Read the journal, and if the launcher went without a word, remove what it had made.
 
     Args:
         launch: names the launch.
         calls: descriptor that ends with the last docker call in flight.
+        word: descriptor that leads to the launcher.
         patience: how long to try, in seconds.
     """
     journal = Journal(Owner(launch))
-    if read_journal(journal):
-        return
+    keeper = Keeper(journal, word)
+    wait.beside(keeper.turn)
+    if not read_journal(journal):
+        remove(journal, calls, patience)
+    keeper.close()
+
+
+def remove(journal: Journal, calls: int, patience: float) -> None:
+    """Remove what a launcher had made that went without a word; see ``reap``."""
     # A detached call holds the second pipe and may be half way through a create: it is left to finish. What else is
     # alive by then, a build or the session's client, is ended.
     # A call that has ended may have been killed with the launcher, but most have had their answer.
     answered = await_calls(calls) and not journal.has_lost()
-    late = min(patience, UNSEEN_SECONDS) if answered else patience
+    late = min(patience, UNSEEN_SECONDS if answered else LOST_SECONDS)
     journal.lose_unanswered()
     end_children(journal, signal.SIGTERM)
     await_children(journal)
@@ -175,7 +263,13 @@ def reap(launch: str, calls: int, patience: float) -> None:
     if journal.engine:
         first = partial(come_home, journal.engine, journal)
         walk = cleanup.Teardown(
-            journal.engine, journal, seconds=patience, late_seconds=late, tries=math.inf, first=first
+            journal.engine,
+            journal,
+            seconds=patience,
+            late_seconds=late,
+            tries=math.inf,
+            first=first,
+            pause=PAUSE_SECONDS,
         )
         notes.leave(f"could not remove {title}: {why}" for title, why in walk.run().left.items())
         bring.forget(journal)
@@ -200,4 +294,4 @@ def come_home(engine: Engine, journal: Journal) -> None:
 if __name__ == "__main__":
     process.forbid_cores()
     wait.signals_ignore()
-    reap(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    reap(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -7,24 +7,33 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.env import DEFAULT_PATIENCE, read_settings
 from claude_bottle.lib.errors import reason
-from claude_bottle.lib.home import bring
+from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.cleanup import remove_folder
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item, LookFailed
+from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, NETWORK, PREFIX, Item, LookFailed
 from claude_bottle.lib.teardown.journal import STAGE, new_launch
-from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, owner_here
+from claude_bottle.lib.teardown.owner import (
+    Owner,
+    Place,
+    dead_launches,
+    login_here,
+    owner_from,
+    owner_here,
+    place_here,
+)
 
 FOLDER = "folder"
 STAGE_PREFIX = "claude-bottle-stage."
@@ -48,9 +57,45 @@ def find_stale(engine: Engine, parent: str) -> Work[list[Item]]:
     """
     found = yield from inventory.find(engine, CONTAINER, ["-a", *_LABELLED])
     found += yield from inventory.find(engine, NETWORK, _LABELLED)
+    left = lapsed(engine, found)
     found += stages(parent)
     dead = dead_launches(item.owner for item in found)
-    return [item for item in found if item.owner.launch in dead and not item.is_kept]
+    return [item for item in found if _is_stale(item, dead, left) and not item.is_kept]
+
+
+def _is_stale(item: Item, dead: Set[str], left: Set[str]) -> bool:
+    if item.owner.launch in dead:
+        return True
+    # Where its work goes is known to the machine that it was launched from, and to no other.
+    unknown = item.may_have_work and record.read(item.owner.launch) is None
+    return item.owner.launch in left and item.kind != FOLDER and not unknown
+
+
+def lapsed(engine: Engine, found: Iterable[Item]) -> set[str]:
+    """Return the launches of this user, on whatever machine, whose bottles have ended since nobody was there any more.
+
+    A bottle's own status proves that. Where there is none that runs, a launch of another machine's is over when all
+    that it has made is older than any bottle may be without a word, by the engine's own clock.
+
+    Args:
+        engine: that was asked what it has.
+        found: all that it has of ours.
+    """
+    login, here = login_here(), place_here()
+    launches: dict[Owner, list[Item]] = {}
+    for item in found:
+        if login and item.owner.launch and item.owner.login == login and not any(item.owner.living(here)):
+            launches.setdefault(item.owner, []).append(item)
+    return {owner.launch for owner, items in launches.items() if _has_lapsed(engine, here, owner, items)}
+
+
+def _has_lapsed(engine: Engine, here: Place, owner: Owner, items: list[Item]) -> bool:
+    if any(item.has_lapsed for item in items):
+        return True
+    if here.is_certainly(owner.place) or any(item.role == AGENT and item.is_up for item in items):
+        return False
+    oldest = engine.facts.clock - max(DEFAULT_PATIENCE, read_settings(os.environ).patience)
+    return all(item.created_at is not None and item.created_at < oldest for item in items)
 
 
 def stages(parent: str) -> Iterator[Item]:

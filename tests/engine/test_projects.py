@@ -44,7 +44,10 @@ def bottle_of(desk: Desk, project: Path, *plan: str) -> Iterator[pexpect.spawn]:
 def inside(*words: str, folder: str = WORKSPACE) -> str:
     """Run something in the bottle as its user does, and return what it says."""
     done = subprocess.run(
-        ["docker", "exec", "-w", folder, container("agent"), *words], capture_output=True, text=True, timeout=120
+        ["docker", "exec", "-u", "node", "-w", folder, container("agent"), *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.rstrip("\n")

@@ -26,7 +26,7 @@ def bottle(scene: Desk) -> Iterator[str]:
 
 
 def in_bottle(box: str, script: str, *words: str) -> object:
-    return json.loads(docker("exec", box, "node", "-e", script, *words))
+    return json.loads(docker("exec", "-u", "node", box, "node", "-e", script, *words))
 
 
 @pytest.mark.smoke

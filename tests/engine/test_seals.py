@@ -292,6 +292,6 @@ def test_the_token_is_not_in_a_bottle_whose_seal_is_broken(desk: Desk, tmp_path:
         [desk.launcher, "start", "-y", ALONE], cwd=desk.cwd, env=desk.env, stdin=-3, stdout=-3, stderr=-3
     )
     until(lambda: (tmp_path / "there").exists())
-    there = docker("exec", container("agent", ALONE), "ls", "-A", "/run/claude-bottle")
+    there = docker("exec", "-u", "node", container("agent", ALONE), "ls", "-A", "/run/claude-bottle")
     (tmp_path / "go").write_text("\n")
     assert child.wait(60) == 1 and there == ""

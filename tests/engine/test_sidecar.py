@@ -88,7 +88,7 @@ const ask = (line) => new Promise((done) => {
 def asked_for(host: str, *ports: int) -> dict[str, list[int]]:
     """Return the status of a tunnel, and of a plain request, to each port of a host, asked for by the bottle."""
     words = ("node", "-e", ASKS, host, *map(str, ports))
-    found: dict[str, list[int]] = json.loads(docker("exec", container("agent"), *words))
+    found: dict[str, list[int]] = json.loads(docker("exec", "-u", "node", container("agent"), *words))
     return found
 
 
@@ -122,8 +122,9 @@ def test_what_was_refused_for_its_size_is_told_after_the_session(shell: Desk) ->
     done = shell.run("start", "-y", AGENT, stdin=sends + "curl -s https://Registry.test/\n" * 2 + "exit 3\n")
     assert done.returncode == 3, done.stderr
     allow = 'bottles.box.egress.allowlist += "registry.test"'
-    assert f"claude-bottle: denied: registry.test (2 times); to allow: {allow}\n" in done.stderr
-    assert done.stderr.count("denied: ") == 1
+    registry, model = (line for line in done.stderr.splitlines() if "denied: " in line)
+    assert registry == f"claude-bottle: denied: registry.test (2 times); to allow: {allow}"
+    assert model.startswith("claude-bottle: denied: api.anthropic.com (2 times): it was asked without the credential")
     lines = [line for line in done.stderr.splitlines() if "refused for its size" in line]
     size = f"more than {MOST_SENT >> 20} MiB sent"
     assert lines == [f"claude-bottle: refused for its size: api.anthropic.com ({size}), 2 times"]

@@ -28,7 +28,7 @@ class GitHost:
         return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.identity)
 
     def run(self, script: str) -> str:
-        return docker("exec", self.identity, "sh", "-c", script)
+        return docker("exec", "-u", "node", self.identity, "sh", "-c", script)
 
     def host_key(self) -> str:
         return " ".join(self.run("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2])
@@ -112,7 +112,7 @@ def test_git_works_over_ssh_and_the_key_stays_out_of_reach(bottle: pexpect.spawn
     search = "grep -rlsa 'OPENSSH PRIVATE KEY-----' / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr"
     assert as_node(search).stdout == ""
     assert docker("exec", "-u", "root", container("agent"), "sh", "-c", search, check=False) == ""
-    for process in docker("exec", container("agent"), "pidof", "ssh-agent").split():
+    for process in docker("exec", "-u", "node", container("agent"), "pidof", "ssh-agent").split():
         assert as_node(f"cat /proc/{process}/environ /proc/{process}/mem").returncode != 0
 
     git_host.change_host_key()

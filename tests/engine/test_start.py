@@ -87,7 +87,7 @@ def test_the_terminals_size_and_colours_reach_the_session(session: pexpect.spawn
 
 
 def in_container(box: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", "exec", box, *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["docker", "exec", "-u", "node", box, *words], capture_output=True, text=True, timeout=60)
 
 
 def in_bottle(*words: str) -> subprocess.CompletedProcess[str]:
@@ -140,7 +140,7 @@ def test_secrets_are_in_the_session_and_nowhere_else_and_the_token_is_not_even_t
     until(client_runs)
     box = container("agent")
     script = """for p in /proc/[0-9]*/environ; do tr '\\0' '\\n' <"$p"; done 2>/dev/null"""
-    environ = docker("exec", box, "sh", "-c", script, check=False)
+    environ = docker("exec", "-u", "node", box, "sh", "-c", script, check=False)
     assert f"CLAUDE_CODE_OAUTH_TOKEN={TOKEN_PLACEHOLDER}" in environ and token not in environ
     assert f"FROM_HOST={desk.env['HOST_SECRET']}" in environ and "PLAIN=literal" in environ
     assert f"OPTIND={desk.env['HOST_SECRET']}" in environ and "PERL5OPT=-Mnone" in environ
@@ -153,7 +153,7 @@ def test_secrets_are_in_the_session_and_nowhere_else_and_the_token_is_not_even_t
     secrets = (token, desk.env["HOST_SECRET"])
     assert found_on_engine(*secrets) == []
     assert subprocess.run(["grep", "-rlaF", *(f"-e{each}" for each in secrets), desk.tmp]).returncode == 1
-    assert "environ" not in docker("exec", box, "ls", "-A", "/run/claude-bottle").split()
+    assert "environ" not in docker("exec", "-u", "node", box, "ls", "-A", "/run/claude-bottle").split()
     end(child)
 
 
@@ -172,6 +172,8 @@ def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> Non
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     seen = docker(
         "exec",
+        "-u",
+        "node",
         container("agent"),
         "stat",
         "-c",
@@ -191,8 +193,10 @@ def test_files_arrive_with_the_owner_and_mode_of_the_contract(desk: Desk) -> Non
         "/home/node/workspace/.git/HEAD node 644",
         "/home/node/workspace/.dockerignore node 644",
     ]
-    assert docker("exec", container("agent"), "cat", "/home/node/workspace/.dockerignore") == ".git"
-    assert docker("exec", container("agent"), "cat", "/home/node/.claude-bottle-prompt.txt") == "Say hello."
+    assert docker("exec", "-u", "node", container("agent"), "cat", "/home/node/workspace/.dockerignore") == ".git"
+    assert (
+        docker("exec", "-u", "node", container("agent"), "cat", "/home/node/.claude-bottle-prompt.txt") == "Say hello."
+    )
     end(child)
     assert leftovers(desk) == []
 
@@ -212,7 +216,7 @@ def test_a_skill_replaces_its_namesake_in_the_image_whole(desk: Desk, folder: st
     child = desk.terminal("start", "-y", "--cwd", AGENT)
     child.expect_exact(f"copying skill {skill} into claude-bottle-{AGENT}:{folder}/{skill}")
     child.expect_exact(f"attaching to claude-bottle-{AGENT}")
-    seen = docker("exec", container("agent"), "find", f"{folder}/{skill}", "-printf", "%P %u %m\n")
+    seen = docker("exec", "-u", "node", container("agent"), "find", f"{folder}/{skill}", "-printf", "%P %u %m\n")
     assert seen.splitlines() == ["node 755", "SKILL.md node 644"]
     end(child)
 

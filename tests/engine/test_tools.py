@@ -83,7 +83,7 @@ def test_a_dockerfiles_image_steers_nothing_and_fakes_no_seal(desk: Desk, tmp_pa
         child.stdin.flush()
         assert child.stdout.readline() == "here\n"
         (held,) = json.loads(docker("inspect", container("agent", ALONE)))
-        assert (held["Config"]["Entrypoint"], held["Config"]["Cmd"]) == (["/bin/sleep"], ["infinity"])
+        assert (held["Config"]["Entrypoint"], held["Config"]["Cmd"][0]) == (["/usr/bin/env"], "-i")
         assert held["Config"]["Healthcheck"] == {"Test": ["NONE"]} and "Health" not in held["State"]
         assert held["Config"]["Image"] not in desk.run("cleanup", "--images", "--yes").stderr
     mine = {tag for tag in tools(desk) if tag not in before}
@@ -97,6 +97,7 @@ def test_a_dockerfiles_image_steers_nothing_and_fakes_no_seal(desk: Desk, tmp_pa
     ("text", "says"),
     [
         ("FROM node:22-slim\nUSER node\n", "its image is not built on the bottle's"),
+        ("RUN exit 9\n", "docker build failed"),  # the legacy builder would leave the container that it ran in
         ("USER root\nRUN usermod -u 0 -o node\nUSER node\n", "the user 'node' of its image has the number 0, not 1000"),
     ],
 )

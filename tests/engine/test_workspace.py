@@ -21,7 +21,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def in_bottle(*words: str) -> str:
-    return docker("exec", "-w", WORKSPACE, container("agent"), *words)
+    return docker("exec", "-u", "node", "-w", WORKSPACE, container("agent"), *words)
 
 
 def data_root() -> str:

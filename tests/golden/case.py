@@ -40,7 +40,7 @@ START = re.compile(
 # What entry 150 adds to a plan with a project.
 WORK = re.compile(r"^claude-bottle: work             : (comes home|does not come home) .+\n", re.MULTILINE)
 # Likewise in that of list (171).
-LIST = re.compile(r"^(usage: \S+ list \[agents\|active) \[--json\](\])$", re.MULTILINE)
+LIST = re.compile(r"^(usage: \S+ list \[agents\|active) \[--all\] \[--json\](\])$", re.MULTILINE)
 # What is said behind an error that doctor looks into (205).
 DOCTOR = re.compile(r"^claude-bottle: hint: '.+ doctor' looks at what a start depends on\n", re.MULTILINE)
 ONLY_ADD = {15, 19, 105, 110, 202}  # entries that add lines: hints, a missing token, what a folder adds, the seals

@@ -40,6 +40,8 @@ def kind(words: list[str]) -> str:
     if verb == "start":
         return "start agent"
     if verb == "exec":
+        if "--renew" in words:  # the reaper's, of a session that lasts
+            return "exec renewal"
         return "exec session" if "-it" in words or "-t" in words else "exec seals"
     return VERBS.get(verb, verb)
 
