@@ -104,6 +104,7 @@ class Patience:
             return self.began + TALK_SECONDS
         if not self.talked:
             self.talked = True
+<<<<<<< HEAD
             log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
         if self.hurried or not log.obeys():
             return self.until
@@ -112,6 +113,10 @@ class Patience:
             self.shown = seconds
             log.passing(f"{log.PREFIX}  bringing the work home: {seconds} s")
         return self.began + seconds + 1
+=======
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
+        return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
+>>>>>>> main
 
     def over(self, engine: Engine) -> Engine:
         """Return an engine for calls that end with it."""
@@ -285,7 +290,7 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
         try:
             brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
         except BottleError as problem:
-            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            stopped = None if isinstance(problem, (Abandoned, EngineAway)) else (yield from _stopped(bounded, source))
             if stopped is None:
                 raise
             brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
