@@ -69,12 +69,21 @@ class Container:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the facts it needs, the fact it makes, how, and what it is called when the user is told of its time."""
+    """One step.
+
+    Attributes:
+        needs: the facts that its work is given.
+        makes: the fact that it makes.
+        work: how.
+        title: what it is called when the user is told of its time.
+        after: facts that it waits for without being given them.
+    """
 
     needs: tuple[str, ...]
     makes: str
     work: Callable[..., Work[Any]]
     title: str
+    after: tuple[str, ...] = ()
 
 
 def build(launch: Launch) -> Work[Image]:
@@ -279,6 +288,9 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
     return sweep.sweep(launch.engine, str(launch.stage.parent))
 
 
+# As long as files go into a container the engine answers nothing else about it: what waited would be given up.
+AFTER_FILES = ("files",)
+
 STEPS = (  # in the order in which they are told
     Step((), "base", build, "image"),
     Step(("base",), "tools", build_tools, "bottle's own image"),
@@ -292,7 +304,7 @@ STEPS = (  # in the order in which they are told
     Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),
-    Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
+    Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh", AFTER_FILES),
     Step(("agent",), "files", copy_workspace, "working directory"),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
@@ -300,6 +312,7 @@ STEPS = (  # in the order in which they are told
         "proof",
         prepare,
         "seals, and sidecar's answer",
+        AFTER_FILES,
     ),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )

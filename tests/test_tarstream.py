@@ -120,3 +120,16 @@ def _first(header: bytes) -> dict[str, object]:
         info = archive.next()
         assert info and len(header) == info.offset_data
         return {**info.get_info(), "chksum": 0}
+
+
+@pytest.mark.parametrize("most", [0, 600, 10_000_000])
+def test_a_long_stream_is_several_whole_ones(source: Path, most: int) -> None:
+    pieces = list(tarstream.tree(str(source), "x"))
+    streams = [b"".join(part) for part in tarstream.parts(pieces, most)]
+    found: dict[str, bytes] = {}
+    for stream in streams:
+        assert stream.endswith(tarstream.END)
+        found |= tarstream.contents(stream)
+    assert found == tarstream.contents(b"".join([*pieces, tarstream.END]))
+    assert b"".join(stream.removesuffix(tarstream.END) for stream in streams) == b"".join(pieces)
+    assert (len(streams) > 1) == (most < 10_000_000)

@@ -17,6 +17,7 @@ CHUNK = 1 << 16
 NODE_ID = 1000  # `node` in the image (contract section 10)
 END = b"\0" * 1024
 MAX_PATH = 4095  # no engine can make a longer one
+CUT = b""  # a piece that says that what follows may as well be another stream
 
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s167x")
@@ -112,6 +113,7 @@ def tree(
                     yield from _regular(files[entry.path], None, info, {})
                 else:
                     yield from _entry(entry, info, links.get(entry.path), seen)
+            yield CUT
         except FileNotFoundError:  # it has vanished; but what the plan has shown must come
             if entry.path in files:
                 raise
@@ -163,6 +165,30 @@ def exactly(file: io.BufferedReader, size: int) -> Iterator[bytes]:
         left -= len(data)
         yield data
     yield b"\0" * (-size % 512)
+
+
+def parts(pieces: Iterable[bytes], most: int) -> Iterator[Iterator[bytes]]:
+    """Yield a stream as several, each whole, and to be taken to its end before the next one is asked for.
+
+    Args:
+        pieces: of it, without its end.
+        most: bytes after which a stream ends where it may be cut.
+    """
+    rest, more = iter(pieces), [True]
+
+    def part() -> Iterator[bytes]:
+        size = 0
+        for piece in rest:
+            yield piece
+            size += len(piece)
+            if size >= most and piece == CUT:
+                break
+        else:
+            more.clear()
+        yield END
+
+    while more:
+        yield part()
 
 
 def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:

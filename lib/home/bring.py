@@ -104,8 +104,7 @@ class Patience:
             return self.began + TALK_SECONDS
         if not self.talked:
             self.talked = True
-<<<<<<< HEAD
-            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
         if self.hurried or not log.obeys():
             return self.until
         seconds = int(now - self.began)
@@ -113,10 +112,6 @@ class Patience:
             self.shown = seconds
             log.passing(f"{log.PREFIX}  bringing the work home: {seconds} s")
         return self.began + seconds + 1
-=======
-            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
-        return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
->>>>>>> main
 
     def over(self, engine: Engine) -> Engine:
         """Return an engine for calls that end with it."""
