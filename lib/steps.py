@@ -292,10 +292,9 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
     yield from elsewhere.sweep_up(manager)
 
 
-# As long as files go into a container the engine answers nothing else about it: what waited would be given up.
-AFTER_FILES = ("files",)
-
-STEPS = (  # in the order in which they are told
+# In the order in which they are told. As long as files go into a container the engine answers nothing else about it: what
+# waited for that would be given up.
+STEPS = (
     Step((), "base", build, "image"),
     Step(("base",), "tools", build_tools, "bottle's own image"),
     Step(("tools",), "image", build_workspace, "derived image"),
@@ -308,15 +307,15 @@ STEPS = (  # in the order in which they are told
     Step(("sidecar", "broker_image"), "broker", create_broker, "broker"),
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),
-    Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh", AFTER_FILES),
-    Step(("agent",), "files", copy_workspace, "working directory"),
+    Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
+    Step(("agent",), "files", copy_workspace, "working directory", after=("ssh",)),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
         ("base", "authority", "agent", "sidecar", "watch", "internal", "egress"),
         "proof",
         prepare,
         "seals, and sidecar's answer",
-        AFTER_FILES,
+        after=("files",),
     ),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )

@@ -73,9 +73,11 @@ def test_a_step_waits_for_what_it_comes_after_and_is_not_given_it(engine: Engine
 
 
 def test_while_files_go_into_a_bottle_nobody_waits_for_an_answer_from_in_there() -> None:
-    waiting = {step.makes for step in STEPS if {"files", "work"} & {*step.needs, *step.after}}
-    in_there = {step.makes for step in STEPS if "agent" in step.needs} - {"files"}
-    assert waiting == in_there != set()
+    steps = {step.makes: step for step in STEPS}
+    before = {*steps["files"].needs, *steps["files"].after}
+    afterwards = {name for name, step in steps.items() if "files" in (*step.needs, *step.after)}
+    assert {name for name, step in steps.items() if "agent" in step.needs} - {"files"} == before & {"ssh"} | afterwards
+    assert afterwards == {"work", "proof"}
 
 
 def test_a_step_begins_as_soon_as_its_own_needs_are_there(engine: Engine) -> None:
