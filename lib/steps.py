@@ -292,8 +292,8 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
     yield from elsewhere.sweep_up(manager)
 
 
-# In the order in which they are told. As long as files go into a container the engine answers nothing else about it: what
-# waited for that would be given up.
+# In the order in which they are told. As long as files go into a container the engine answers nothing else about it:
+# what waited for that would be given up.
 STEPS = (
     Step((), "base", build, "image"),
     Step(("base",), "tools", build_tools, "bottle's own image"),
