@@ -163,6 +163,15 @@ def forget(journal: Journal) -> None:
         records.remove(found.launch)
 
 
+def stays(item: Item) -> bool:
+    """Say whether a container is kept for its work and nobody tries that again without being asked.
+
+    What was kept under another HOME comes home where a record says where to.
+    """
+    found = records.read(item.owner.launch) if item.is_kept else None
+    return item.is_kept and not (found and found.began and found.kind != NONE and not found.kept)
+
+
 def before_removal(engine: Engine, items: Iterable[Item], owner: Owner, seconds: float) -> Work[Outcome]:
     """Bring home what is in containers that are about to be removed, of whatever launch; it comes to what has to stay.
 

@@ -60,7 +60,7 @@ def find_stale(engine: Engine, parent: str) -> Work[list[Item]]:
     left = lapsed(engine, found)
     found += stages(parent)
     dead = dead_launches(item.owner for item in found)
-    return [item for item in found if is_stale(item, dead, left) and not item.is_kept]
+    return [item for item in found if is_stale(item, dead, left) and not bring.stays(item)]
 
 
 def is_stale(item: Item, dead: Set[str], left: Set[str]) -> bool:
