@@ -39,6 +39,7 @@ def bring_home(agent: str) -> int:
 
     Raises:
         BottleError: docker gave no answer, or there is no such bottle.
+        LinkLost: some of it could not come, and the connection to the engine has broken.
     """
     engine = docker_require(os.environ)
     bottles = _bottles(engine, agent_slug(agent))
@@ -52,7 +53,10 @@ def bring_home(agent: str) -> int:
             if item.may_have_work
         ]
         raise BottleError(f"no bottle of '{agent}' has work to bring home", [f"looked for: {hint}", *others])
-    return int(not all([_bring(engine, place) for place in places]))
+    if all([_bring(engine, place) for place in places]):
+        return 0
+    engine.require_link()
+    return 1
 
 
 def _bottles(engine: Engine, slug: str) -> list[Item]:

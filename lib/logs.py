@@ -76,7 +76,7 @@ def logs(word: str, *, denied: bool, follow: bool, as_data: bool) -> int:
         0.
 
     Raises:
-        BottleError: there is not one such bottle, or docker gave no answer.
+        BottleError: there is not one such bottle, docker gave no answer, or the connection to it has broken.
         Interrupted: a signal arrived.
         ReaderGone: nobody reads any more.
     """
@@ -90,6 +90,7 @@ def logs(word: str, *, denied: bool, follow: bool, as_data: bool) -> int:
     show = _Printer(denied, as_data)
     _read_all(engine, perform(_sources(engine, bottle)), show.follow if follow else show.keep, follow)
     show.kept()
+    engine.require_link()
     return 0
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pytest
 from tests.bench import figures, launch, main, memory, page
 from tests.bench.figures import FLOOR, PORT, SHELL, Figures, Target
 from tests.bench.launch import GONE, QUESTION, SESSION, Failed, Launch
-from tests.bench.remote import Delayed
 from tests.engine.conftest import until
 
 LAUNCHER = """\
@@ -36,23 +33,6 @@ def some_figures() -> Figures:
     found.calls = {SHELL: ["info"] * 24, PORT: ["info", "network create"]}
     found.profile = [("info", -0.25, -0.125), ("network create internal", 0.5, 1.0)]
     return found
-
-
-def test_what_goes_a_long_way_arrives_after_a_while_and_whole() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        delayed = Delayed(there.getsockname()[1], 0.2)
-        with socket.create_connection(("127.0.0.1", delayed.port)) as here:
-            began = time.monotonic()
-            here.sendall(b"a question")
-            here.shutdown(socket.SHUT_WR)
-            far, _ = there.accept()
-            with far:
-                assert far.recv(100) == b"a question" and time.monotonic() - began >= 0.2
-                assert far.recv(100) == b""
-                far.sendall(b"x" * 1_000_000)
-            answer = b"".join(iter(lambda: here.recv(65536), b""))
-        delayed.close()
-    assert answer == b"x" * 1_000_000 and time.monotonic() - began >= 0.4
 
 
 def test_the_page_tells_when_each_call_began_and_ended() -> None:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.home import branches, heads, quarantine
+from claude_bottle.lib.home import branches, heads, large, quarantine
 from claude_bottle.lib.home.quarantine import Bounds, Repository
+from claude_bottle.lib.home.record import Record
 from claude_bottle.lib.host.calls import Call, Work, perform
 
 from tests.test_project import git, write
@@ -325,3 +327,13 @@ def test_what_root_brings_to_somebody_elses_repository_is_theirs(bottle: Bottle)
     tip = bottle.commit(bottle.tree((BLOB, bottle.blob("x"), "b")))
     bottle.take(bottle.pack([tip]), [tip])
     assert {path.lstat().st_uid for path in bottle.host.rglob("*")} == {owner}
+
+
+def test_a_list_of_large_files_that_is_cut_off_is_not_taken_for_all_of_them(bottle: Bottle, tmp_path: Path) -> None:
+    client = tmp_path / "docker"
+    client.write_text(f"#!/bin/sh\necho {'a' * 64}\n")  # and not what the list ends with
+    client.chmod(0o755)
+    engine = Engine(str(client), "", "default", str(tmp_path), "")
+    record = Record("launch", "a", "a", "git", "/", str(bottle.host), "/w", "engine")
+    with pytest.raises(BottleError, match="the bottle's list of LFS's files ends early"):
+        perform(large.bring_large(engine, "box", record, Bounds()))

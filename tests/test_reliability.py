@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability import kept, shim
-from tests.reliability.kept import Outcome
+from tests.reliability.kept import Broken, Outcome
 
 
 def test_the_page_is_made_from_what_is_kept() -> None:
@@ -25,6 +25,18 @@ def test_what_is_left_or_wrong_is_counted_in_its_own_line() -> None:
     assert lines == [
         "| the call fails | before | 2 | 0, 1 |  | 2 | 1 | 90.0 s |",
         "| KILL of both | after | 1 | -9 | 5 | 0 | 0 | 1.0 s |",
+    ]
+
+
+def test_what_becomes_of_launches_whose_line_breaks_is_counted_by_way_and_break() -> None:
+    outcomes = [
+        Broken("tcp", "cut", "create", "nothing", 1, 6.2, 31.0, 0, [], 4.4, ""),
+        Broken("tcp", "cut", "session", "nothing", 69, 28.0, 35.2, 0, ["a"], 40.0, "it lived on"),
+        Broken("ssh", "hole", "session", "both", -9, 0.1, None, 5, [], None, ""),
+    ]
+    assert kept.links_table(outcomes).splitlines()[2:] == [
+        "| tcp | is cut | nothing | 2 | 1, 69 | 28 s | 35 s |  | 1 | 1 | 40 s |",
+        "| ssh | swallows all | KILL of both | 1 | -9 | 0 s | not | 5 | 0 | 0 |  |",
     ]
 
 

@@ -77,3 +77,35 @@ def test_a_new_repository_and_one_without_changes_have_their_say(tmp_path: Path)
     write(bottle, a="one\n")
     assert any(line.startswith("work ") for line in work("list", bottle).decode().splitlines())
     assert os.listdir(bottle.parent / "kept")
+
+
+def test_what_is_in_a_repository_inside_comes_as_files_and_another_worktree_does_not(bottle: Path) -> None:
+    write(
+        bottle,
+        **{"born/f": "f\n", "born/ignored": "", "born/.gitignore": "ignored\n", "unborn/new": "new\n", "added/x": ""},
+    )
+    (bottle / "born" / 'a "b"\\\n$c').write_text("odd\n")
+    (bottle / "born" / "link").symlink_to("/nowhere")
+    (bottle / "born" / "run").write_text("#!/bin/sh\n")
+    (bottle / "born" / "run").chmod(0o755)
+    for name in ("born", "unborn", "added"):
+        git(bottle / name, "init", "-q")
+    for name, file in (("born", "f"), ("added", "x")):
+        git(bottle / name, "add", file)
+        git(bottle / name, "commit", "-qm", "inside")
+    git(bottle, "add", "added")
+    (bottle / "born" / "f").write_text("changed\n")
+    git(bottle, "worktree", "add", "-q", "-b", "beside", str(bottle / "beside"))
+    tree = work("mark", bottle).decode().splitlines()[2].split(" ")[1]
+    assert tree == work("mark", bottle).decode().splitlines()[2].split(" ")[1]
+    work("list", bottle)
+    objects = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(bottle.parent / "kept" / "objects")}
+    listed = subprocess.run(
+        ["git", "-C", bottle, "ls-tree", "-r", "-z", tree],
+        env={**os.environ, **objects},
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = {line.partition("\t")[2]: line.split(" ")[0] for line in listed.split("\0") if line}
+    plain = {name: "100644" for name in ("a", "born/.gitignore", "born/f", 'born/a "b"\\\n$c', "unborn/new")}
+    assert found == {**plain, "born/link": "120000", "born/run": "100755", "beside": "160000", "added": "160000"}

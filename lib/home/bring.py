@@ -97,7 +97,7 @@ class Patience:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
         if not self.talked and now >= self.began + TALK_SECONDS:
             self.talked = True
-            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, which then stays")
+            log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
         return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
 
     def over(self, engine: Engine) -> Engine:
@@ -272,7 +272,7 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
         try:
             brought = yield from KINDS[now.kind](source, now, owner, patience.bounds)
         except BottleError as problem:
-            stopped = None if isinstance(problem, Abandoned) else (yield from _stopped(bounded, source))
+            stopped = None if isinstance(problem, (Abandoned, EngineAway)) else (yield from _stopped(bounded, source))
             if stopped is None:
                 raise
             brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)

@@ -23,6 +23,9 @@ from claude_bottle.lib.host.calls import OUT, Work
 STORE = "lfs/objects"
 MOST_SAID = 8 << 20  # bytes of a list
 _LINE = re.compile(rb"^([0-9a-f]{64})$", re.MULTILINE)
+# With an end of its own: docker takes what a broken connection has cut off for all that there was.
+_LIST = '/usr/bin/find "$1" -type f -printf "%f\\n"; echo end'
+_END = b"end\n"
 
 
 def place_of(identity: str) -> str:
@@ -76,7 +79,11 @@ def _is_here(record: Record, identity: str) -> bool:
 
 
 def _listed(engine: Engine, container: str, record: Record) -> Work[list[str]]:
-    """Return the ids that the bottle says that it has."""
+    """Return the ids that the bottle says that it has.
+
+    Raises:
+        BottleError: there are too many, or not all of it has come.
+    """
     said = bytearray()
 
     def hear(stream: str, data: bytes) -> None:
@@ -85,8 +92,10 @@ def _listed(engine: Engine, container: str, record: Record) -> Work[list[str]]:
             if len(said) > MOST_SAID:
                 raise BottleError("the bottle has too many files of LFS's")
 
-    words = ["/usr/bin/find", _store(record), "-type", "f", "-printf", "%f\\n"]
+    words = ["/bin/sh", "-c", _LIST, "sh", _store(record)]
     yield engine.call(docker.helper(container, words, user="node"), seconds=run.SILENT_SECONDS, heard=hear)
+    if not said.endswith(_END):
+        raise BottleError("the bottle's list of LFS's files ends early")
     return sorted({each.decode() for each in _LINE.findall(said)})
 
 

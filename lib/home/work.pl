@@ -143,7 +143,78 @@ sub working_tree {
     $status = run(undef, "$folder/said", @ADDING, @words, '--', '.') if $status >> 8 == 129;
     print STDERR "some files could not be read\n" if $status >> 8 == 1;
     fail('git add failed in the bottle') if $status && $status >> 8 != 1;
+    files_of($_) for embedded(), $status ? unborn() : ();
     return must('write-tree', said('write-tree', '--missing-ok'));
+}
+
+sub words {
+    my ($source) = @_;
+    local $/ = "\0";
+    open my $in, '<', $source or return;
+    chomp(my @found = <$in>);
+    return @found;
+}
+
+# The repositories inside that git has taken for one thing each, and that HEAD does not have.
+sub embedded {
+    my $base = said('rev-parse', '-q', '--verify', 'HEAD^{tree}')
+        // must('hash-object', said('hash-object', '-t', 'tree', '/dev/null'));
+    my @words = qw(diff-index --cached --raw -z --no-renames --diff-filter=A);
+    fail('git diff-index failed in the bottle') if run(undef, "$folder/added", @words, $base);
+    my (@found, @said);
+    @said = words("$folder/added");
+    while (my ($what, $path) = splice @said, 0, 2) {
+        push @found, $path if $what =~ /^:[0-7]+ 160000 /;
+    }
+    return @found;
+}
+
+# Those that have no commit, so that git has not taken them at all.
+sub unborn {
+    run(undef, "$folder/others", qw(ls-files -z --others --exclude-standard));
+    return map { s{/$}{} ? $_ : () } words("$folder/others");
+}
+
+# Takes what is in such a repository as files: its commits come home nowhere. Another worktree's branch does, and a
+# submodule that somebody has added stays one.
+sub files_of {
+    my ($path) = @_;
+    delete local @ENV{qw(GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES)};
+    my $theirs = said('-C', "$top/$path", qw(rev-parse --path-format=absolute --git-common-dir)) // return;
+    my $ours = said(qw(rev-parse --path-format=absolute --git-common-dir)) // return;
+    return if $theirs eq $ours || said(qw(--literal-pathspecs ls-files --stage --), $path);
+    my @words = ('-C', "$top/$path", qw(ls-files -z --cached --others --exclude-standard));
+    return if run(undef, "$folder/files", @words);
+    my (%modes, %seen);
+    for my $file (grep { !$seen{$_}++ } words("$folder/files")) {
+        lstat "$top/$path/$file" or next;
+        $modes{"$path/$file"} = -l _ ? '120000' : !-f _ || !-r _ ? next : -x _ ? '100755' : '100644';
+    }
+    return add_files($path, \%modes);
+}
+
+sub add_files {
+    my ($path, $modes) = @_;
+    local @ENV{qw(GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES)} =
+        ("$folder/index", $new, "$common/objects");
+    my @plain = sort grep { $modes->{$_} ne '120000' } keys %$modes;
+    write_lines("$folder/asked", map { s/([\\"])/\\$1/gr =~ s/\n/\\n/gr =~ s/^|$/"/gr } map { "$top/$_" } @plain);
+    return if run("$folder/asked", "$folder/hashes", qw(hash-object -w --no-filters --stdin-paths));
+    my (%hashes, @hashes);
+    each_line("$folder/hashes", sub { push @hashes, $_[0] });
+    return if @hashes != @plain;
+    @hashes{@plain} = @hashes;
+    for my $link (grep { $modes->{$_} eq '120000' } keys %$modes) {
+        open my $out, '>', "$folder/link" or return;
+        print $out readlink("$top/$link") // return;
+        close $out or return;
+        $hashes{$link} = said(qw(hash-object -w --no-filters), "$folder/link") // return;
+    }
+    open my $out, '>', "$folder/info" or return;
+    my $nothing = must('hash-object', said('hash-object', '-t', 'tree', '/dev/null'));
+    print $out '0 ', '0' x length $nothing, "\t$path\0", map { "$modes->{$_} $hashes{$_}\t$_\0" } sort keys %hashes;
+    close $out or return;
+    return run("$folder/info", "$folder/said", qw(update-index -z --index-info));
 }
 
 sub commit_of {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from tests.http_engine import HttpEngine
 from tests.terminal import Terminal
 
 from .conftest import AGENT, Desk, client_runs, docker, leftovers, until
-from .far import HOST, Far
+from .far import HOST, NAME, Far
+from .ways import context, local
 
 REFUSED = "claude-bottle: error: cannot reach the Docker daemon (ssh to 'far' failed)"
 Serve = Callable[..., Far]
@@ -55,11 +55,6 @@ def session(desk: Desk) -> Iterator[Callable[[], Terminal]]:
 
 def go(desk: Desk, far: Far) -> None:
     desk.env |= far.env(desk.env["PATH"])
-
-
-def local() -> str:
-    """Return the path of the engine's socket."""
-    return docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").removeprefix("unix://")
 
 
 def needed() -> int:
@@ -104,12 +99,7 @@ def test_a_context_over_ssh_is_left_with_nothing_there(
     far = serve()
     go(desk, far)
     desk.env.pop("DOCKER_HOST")
-    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    (desk.home / ".docker").mkdir()
-    (desk.home / ".docker" / "cli-plugins").symlink_to(config / "cli-plugins")  # the same builder, and its cache
-    desk.env |= {"DOCKER_CONFIG": str(desk.home / ".docker"), "DOCKER_CONTEXT": "big"}
-    words = ["docker", "context", "create", "big", "--docker", f"host={HOST}"]
-    subprocess.run(words, env={**desk.env, "DOCKER_CONTEXT": ""}, check=True, capture_output=True)
+    desk.env |= context(desk.home / ".docker", f"host={HOST}", desk.env)
     child = session()
     assert f"{HOST} (context 'big'), by one ssh connection: Docker" in child.said
     child.child.send_signal(number)
@@ -128,6 +118,21 @@ def test_a_connection_that_breaks_in_a_session_is_opened_again_for_the_removal(
     assert child.wait(120) == 69, child.said  # not what docker says of a session that it has lost: 0
     assert f"the connection to {HOST} was lost" in child.said
     assert (far.logins(), leftovers(desk), links(desk)) == (needed() + 1, [], []), child.said
+
+
+def test_what_runs_beside_a_session_says_that_its_connection_broke(desk: Desk, serve: Serve, session: Begin) -> None:
+    child, far = session(), serve()
+    go(desk, far)
+    commands = [["logs", "--follow", AGENT], ["exec", AGENT, "sh", "-c", "echo startup; exec sleep 1000"]]
+    both = [Terminal([desk.launcher, *words], desk.cwd, desk.env) for words in commands]
+    for each in both:
+        each.until("startup")
+    far.cut()
+    for each in both:
+        assert each.wait(60) == 69 and f"the connection to {HOST} was lost" in each.said, each.said
+        each.close()
+    child.child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 143
 
 
 def test_another_engine_behind_the_same_host_gets_nothing(
@@ -159,6 +164,20 @@ def test_a_server_that_forwards_no_socket_is_used_by_dockers_own_way(desk: Desk,
     assert f"no link to {HOST}: /" in done.stderr and "opens an ssh connection of its own" in done.stderr
     assert f"{HOST}, by an ssh connection for every call: Docker" in done.stderr
     assert links(desk) == []
+
+
+def test_a_master_connection_of_the_users_is_gone_through_and_stays(desk: Desk, serve: Serve) -> None:
+    far = serve()
+    go(desk, far)
+    with (far.folder / "ssh_config").open("a") as config:
+        config.write(f"  ControlMaster auto\n  ControlPath {far.folder}/c\n  ControlPersist yes\n")
+    ssh = far.folder / "bin" / "ssh"
+    subprocess.run([ssh, NAME, "true"], check=True, capture_output=True)  # opened by hand, once
+    done = desk.run("start", "--dry-run", AGENT)
+    assert done.returncode == 0 and f"{HOST}, by one ssh connection: Docker" in done.stderr, done.stderr
+    subprocess.run([ssh, "-O", "check", NAME], check=True, capture_output=True)
+    assert (far.logins(), links(desk)) == (1, [])
+    subprocess.run([ssh, "-O", "exit", NAME], check=True, capture_output=True)
 
 
 def no_password(far: Far) -> None:

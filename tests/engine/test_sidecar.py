@@ -124,7 +124,7 @@ def test_what_was_refused_for_its_size_is_told_after_the_session(shell: Desk) ->
     allow = 'bottles.box.egress.allowlist += "registry.test"'
     registry, model = (line for line in done.stderr.splitlines() if "denied: " in line)
     assert registry == f"claude-bottle: denied: registry.test (2 times); to allow: {allow}"
-    assert model.startswith("claude-bottle: denied: api.anthropic.com (2 times): it was asked without the credential")
+    assert model.startswith("claude-bottle: denied: api.anthropic.com (once): it was asked without the credential")
     lines = [line for line in done.stderr.splitlines() if "refused for its size" in line]
     size = f"more than {MOST_SENT >> 20} MiB sent"
     assert lines == [f"claude-bottle: refused for its size: api.anthropic.com ({size}), 2 times"]

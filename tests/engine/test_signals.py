@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.terminal import Terminal
 from tests.traces import MARK, processes
 
 from .conftest import AGENT, ROOT, Desk, client_runs, docker, leftovers, until
+from .ways import go
 
 WORKERS = 3
 MOMENTS = {  # what is on the screen then
@@ -55,12 +56,21 @@ def sibling() -> Iterator[list[str]]:
 
 
 class Launch:
-    """A start on a terminal of its own, brought to a moment."""
+    """A start on a terminal of its own, brought to a moment.
 
-    def __init__(self, folder: Path, moment: str, ending: str) -> None:
+    Args:
+        folder: an empty one.
+        moment: of MOMENTS.
+        ending: that is to come.
+        way: what its environment has of its own, to reach the engine by another way.
+    """
+
+    def __init__(self, folder: Path, moment: str, ending: str, way: Mapping[str, str]) -> None:
         self.desk = Desk(folder / moment, f"{AGENT}-{moment}-{ending.lower()}")
         self.mark = uuid.uuid4().hex
         words = ["--", "--version"] if moment == "teardown" else []
+        if way:
+            go(self.desk, way)
         env = {**self.desk.env, MARK: self.mark}
         self.terminal = Terminal([ROOT / "cli.sh", "start", self.desk.agent, *words], self.desk.cwd, env)
         self.terminal.until(MOMENTS["question"], 120)
@@ -87,10 +97,17 @@ class Launch:
         return ""
 
 
-@pytest.mark.parametrize("ending", [pytest.param(each, marks=SMOKE[each == "KILL"]) for each in ENDINGS])
-def test_a_launcher_that_ends_at_any_moment_leaves_nothing(tmp_path: Path, sibling: list[str], ending: str) -> None:
+def wrong_at_any_moment(folder: Path, ending: str, way: Mapping[str, str]) -> dict[str, str]:
+    """End a launcher so at each moment; return by moment what is not as it should be.
+
+    Args:
+        folder: for their own.
+        ending: of ENDINGS.
+        way: see ``Launch``.
+    """
+
     def check(moment: str) -> str:
-        launch = Launch(tmp_path, moment, ending)
+        launch = Launch(folder, moment, ending, way)
         try:
             return launch.end(ending)
         except AssertionError as problem:
@@ -99,8 +116,12 @@ def test_a_launcher_that_ends_at_any_moment_leaves_nothing(tmp_path: Path, sibli
             launch.terminal.close()
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        wrong = {moment: said for moment, said in zip(MOMENTS, pool.map(check, MOMENTS), strict=True) if said}
-    assert wrong == {}
+        return {moment: said for moment, said in zip(MOMENTS, pool.map(check, MOMENTS), strict=True) if said}
+
+
+@pytest.mark.parametrize("ending", [pytest.param(each, marks=SMOKE[each == "KILL"]) for each in ENDINGS])
+def test_a_launcher_that_ends_at_any_moment_leaves_nothing(tmp_path: Path, sibling: list[str], ending: str) -> None:
+    assert wrong_at_any_moment(tmp_path, ending, {}) == {}
     box, network = sibling
     assert docker("inspect", "-f", "{{.State.Running}}", box) == "true"
     assert docker("network", "inspect", "-f", "{{len .Containers}}", network) == "1"

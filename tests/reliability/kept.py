@@ -33,6 +33,7 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
     scripts/reliability faults --call "create agent"     # some of the matrix: prints a table, and changes nothing
     scripts/reliability faults --engine 28 --write       # all of it; keeps the outcomes, and makes this page anew
     scripts/reliability restarts --write
+    scripts/reliability links --write                    # --way, --break, --moment, --act: some of it
     scripts/reliability soak --write                     # 200 starts, 20 at once; --starts, --at-once, --seed
     scripts/reliability git --write                      # 20 runs of each; --runs
 
@@ -44,6 +45,14 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
   status, an internal error, a terminal that is not as before, or a call that did not come.
 - *Restarts*: launches wait at some calls while the engine ends in order and starts again, or is killed and comes back
   when the last launcher has given up. The engine is one of the script's own, of the installed dockerd.
+- *Links*: launches, each by a line of its own, over TCP or over ssh, have come to a moment: the agent's container has
+  just been made, the session is up, or the removal is about to begin. Then their lines are cut, which resets all that
+  is open and refuses what is new, or swallow all. Nothing else happens, or TERM or KILL to the launcher, or launcher
+  and reaper are killed. The patience is 30 seconds; the lines are mended after 75. Counted from the break are the
+  launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's next command,
+  `cleanup --stale`, removes what there is. *Wrong* is another status, an end after more than 50 seconds or a bottle
+  that lives so long (30, on a busy machine), an internal error, or a terminal that is not as before. The engine is one
+  of the script's own.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.
@@ -64,6 +73,7 @@ WHAT = {
     "reaper": "KILL of the reaper",
     "both": "KILL of both",
 }
+LINE = {"cut": "is cut", "hole": "swallows all"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,41 @@ class Outcome:
     unswept: int
     left: list[str]
     seconds: float
+    wrong: str
+
+    def row(self) -> list[Any]:
+        """Return it as it is kept: how much was left instead of what."""
+        return [len(value) if isinstance(value, list) else value for value in astuple(self)]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What became of one launch whose line to the engine broke.
+
+    Attributes:
+        way: by which it reached the engine.
+        breaks: how the line broke.
+        moment: when.
+        act: what happened to the launcher then.
+        status: of the launcher.
+        ended: seconds from the break until the launcher had ended.
+        dead: seconds from the break until neither agent nor broker ran any more; None if one did when it was mended.
+        unswept: how many things there were before the next command, where launcher and reaper were killed.
+        left: what was there in the end.
+        seconds: from the mending until nothing was there, where it took no command.
+        wrong: what else is not as it should be.
+    """
+
+    way: str
+    breaks: str
+    moment: str
+    act: str
+    status: int | None
+    ended: float
+    dead: float | None
+    unswept: int
+    left: list[str]
+    seconds: float | None
     wrong: str
 
     def row(self) -> list[Any]:
@@ -129,6 +174,34 @@ def restarts_table(rows: Sequence[Sequence[Any]]) -> str:
         left, seconds = sum(row[4] for row in some), max(row[5] for row in some)
         lines.append([how, "on" if keeps else "off", len(some), statuses, left, f"{seconds:.1f} s"])
     return table(("the engine", "live-restore", "launches", "status", "left", "clean after at most"), lines)
+
+
+def links_table(outcomes: Sequence[Broken]) -> str:
+    """Return what became of the launches whose lines broke, a line for each way, break and act."""
+    return _links([each.row() for each in outcomes])
+
+
+def _links(rows: Sequence[Sequence[Any]]) -> str:
+    lines: list[list[object]] = []
+    for way, breaks, act in dict.fromkeys((row[0], row[1], row[3]) for row in rows):
+        some = [row for row in rows if (row[0], row[1], row[3]) == (way, breaks, act)]
+        statuses = ", ".join(str(each) for each in sorted({row[4] for row in some if row[4] is not None}))
+        ended = f"{max(row[5] for row in some):.0f} s"
+        dead = "not" if None in [row[6] for row in some] else f"{max(row[6] for row in some):.0f} s"
+        swept = sum(row[7] for row in some) if act == "both" else ""
+        left, wrong = sum(row[8] for row in some), sum(bool(row[10]) for row in some)
+        clean = "" if act == "both" else f"{max(row[9] for row in some):.0f} s"
+        what = WHAT.get(act, act)
+        lines.append([way, LINE[breaks], what, len(some), statuses, ended, dead, swept, left, wrong, clean])
+    head = ("by", "the line", "then", "runs", "status", "ended after", "dead after", "for the next command", "left")
+    return table((*head, "wrong", "clean after it was mended"), lines)
+
+
+def keep_links(outcomes: Sequence[Broken]) -> None:
+    """Keep outcomes in the place of earlier ones of the same ways and breaks."""
+    done = {(each.way, each.breaks) for each in outcomes}
+    others = [row for row in known().get("links", []) if (row[0], row[1]) not in done]
+    keep("links", others + [each.row() for each in outcomes])
 
 
 def git_table(rows: Sequence[Sequence[Any]]) -> str:
@@ -201,6 +274,10 @@ def _of_engine(known: dict[str, Any]) -> str:
         calls = ", ".join(f"`{name}`" for name in dict.fromkeys(row[2] for row in restarts))
         text += f"\n### Restarts\n\n{runs} launches, {left} things left, at these calls: {calls}.\n\n"
         text += restarts_table(restarts)
+    if links := known.get("links"):
+        runs, left, moments = len(links), sum(row[8] for row in links), dict.fromkeys(row[2] for row in links)
+        text += f"\n### Links\n\n{runs} launches, {left} things left, at these moments: {', '.join(moments)}.\n\n"
+        text += _links(links)
     if soak := known.get("soak"):
         text += f"\n### Soak\n\n{soak['starts']} starts, {soak['at once']} at once, in {soak['seconds']} s, "
         text += f"`--seed {soak['seed']}`.\n\n{soak_table(soak)}"

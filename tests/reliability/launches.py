@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,16 +47,24 @@ class Place:
         (self.checkout / "Dockerfile").write_text(sides.DOCKERFILE)
         self.made = 0
 
-    def launch(self, fault: dict[str, str] | None = None, *, patient: bool = True, tmp: Path | None = None) -> One:
+    def launch(
+        self,
+        fault: dict[str, str] | None = None,
+        *,
+        patient: bool = True,
+        tmp: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> One:
         """Begin a start.
 
         Args:
             fault: for the shim; without one the real client runs.
             patient: have the launcher's own limits, else short ones.
             tmp: the folder for temporary files, if not one of its own.
+            env: what of its environment is another.
         """
         self.made += 1
-        return One(self, self.made, fault, patient, tmp)
+        return One(self, self.made, fault, patient, tmp, env or {})
 
     def processes(self) -> list[str]:
         """Return what runs of any launch."""
@@ -75,17 +83,24 @@ class One:
         fault: for the shim.
         patient: with the launcher's own limits.
         tmp: the folder for temporary files, if not one of its own.
+        env: what of its environment is another.
     """
 
     def __init__(
-        self, place: Place, number: int, fault: dict[str, str] | None, patient: bool, tmp: Path | None
+        self,
+        place: Place,
+        number: int,
+        fault: dict[str, str] | None,
+        patient: bool,
+        tmp: Path | None,
+        env: Mapping[str, str],
     ) -> None:
         self.folder = place.folder / f"launch-{number}"
         self.desk = Desk(self.folder, f"{RUN}-{number}")
         self.mark = f"{RUN}-{number}-"  # no other one begins so
         self.desk.manifest({"egress": {"inspect": {"api.anthropic.com": False}}})  # the stub opens no TLS
         self.shim = self.folder / "bin"
-        self.env = {**self.desk.env, MARK: self.mark, "CLAUDE_BOTTLE_IMAGE": IMAGE}
+        self.env = {**self.desk.env, MARK: self.mark, "CLAUDE_BOTTLE_IMAGE": IMAGE, **env}
         if place.broker:
             self.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = place.broker
         if tmp:

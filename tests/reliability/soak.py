@@ -162,7 +162,10 @@ def main(words: Sequence[str]) -> int:
                 kept.keep("soak", figures)
     more = grown(before, after)
     say(f"more than before: {', '.join(more) or 'nothing'}")
-    return 1 if more else 0
+    failed = sum(number for (victim, status), number in ends.items() if victim == "nobody" and status != 0)
+    if failed:
+        say(f"{failed} starts did not end well, though nobody was killed")
+    return 1 if more or failed else 0
 
 
 if __name__ == "__main__":

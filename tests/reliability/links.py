@@ -1,0 +1,265 @@
+"""scripts/reliability links: the line to the engine breaks under launches, and is mended when each has had its time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from itertools import product
+from pathlib import Path
+
+from fixtures.scenery import sigterm_raises
+from tests.bench.launch import GONE, SESSION, look_at
+from tests.engine.conftest import docker, until
+from tests.engine.far import Far
+from tests.line import CUT, HOLE, PASS, Line
+from tests.reliability import kept
+from tests.reliability.kept import Broken
+from tests.reliability.launches import One, Place, place
+from tests.reliability.private import BROKER, private
+from tests.reliability.shim import reaper_of
+
+WAYS, BREAKS, ACTS = ("tcp", "ssh"), (CUT, HOLE), ("nothing", "TERM", "KILL", "both")
+CREATE, LIVE, TEARDOWN = MOMENTS = ("create", "session", "teardown")
+FAULTS = {
+    CREATE: {"point": "create agent", "when": "after", "act": "pause"},
+    TEARDOWN: {"point": "rm", "when": "before", "act": "pause"},
+}
+STATUS = {"TERM": (143,), "KILL": (-9,), "both": (-9,)}
+BY_ITSELF = {CREATE: (1,), LIVE: (69,), TEARDOWN: (0, 1)}
+PATIENCE = 30  # the least that can be asked for
+AWAY_SECONDS = 75.0  # how long the line is broken
+BUSY_SECONDS = 20.0  # more than what is promised, on a busy machine
+ENDS_SECONDS, DEAD_SECONDS = 30.0 + BUSY_SECONDS, PATIENCE + BUSY_SECONDS
+BEGIN_SECONDS = 300.0
+CLEAN_SECONDS = 150.0  # who goes on trying may wait for a minute
+LABELS = '{{.Label "claude-bottle.role"}} {{.Label "claude-bottle.slug"}}'
+GUARDED = ("agent", "broker")
+Names = tuple[str, str, str, str]  # way, break, moment, act
+
+
+def say(text: str) -> None:
+    print(f"links: {text}", file=sys.stderr, flush=True)
+
+
+class Case:
+    """A launch over a line of its own; it is begun.
+
+    Args:
+        there: to launch from.
+        way: by which it reaches the engine.
+        breaks: how the line breaks.
+        moment: when.
+        act: what happens to the launcher then.
+    """
+
+    def __init__(self, there: Place, way: str, breaks: str, moment: str, act: str) -> None:
+        self.way, self.breaks, self.moment, self.act = way, breaks, moment, act
+        self.launcher = there.checkout / "cli.sh"
+        self.ended = self.dead = 0.0  # not yet
+        self.seconds: float | None = None
+        self.left: list[str] = []
+        self.unswept = 0
+        self.closing = ExitStack()
+        engine = os.environ["DOCKER_HOST"]
+        if way == "ssh":
+            far = Far(there.folder / f"far-{there.made}", docker_host=engine)
+            self.closing.callback(far.close)
+            until(far.up)
+            self.line = Line(far.port)
+            far.go_by(self.line.port)
+            env = far.env(os.environ["PATH"])
+        else:
+            self.line = Line(engine.removeprefix("unix://"))
+            env = {"DOCKER_HOST": f"tcp://127.0.0.1:{self.line.port}"}
+        self.closing.callback(self.line.close)
+        env["CLAUDE_BOTTLE_PATIENCE"] = str(PATIENCE)
+        self.one: One = there.launch(FAULTS.get(moment, {}), env=env)
+        self.closing.callback(self.one.close)
+
+    def __str__(self) -> str:
+        return f"{self.way}, {self.breaks}, {self.moment}, {self.act}"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has come to its moment."""
+        if self.moment == LIVE:
+            return SESSION in self.one.terminal.came
+        return (self.one.shim / "hit").exists()
+
+    @property
+    def is_over(self) -> bool:
+        return GONE in self.one.terminal.came
+
+    def strike(self) -> None:
+        """Do to the launcher, and to its reaper, what is to happen to them."""
+        (self.one.shim / "go").touch()
+        launcher = self.one.terminal.child.pid
+        if self.act == "both":
+            os.kill(reaper_of(launcher), signal.SIGKILL)
+        if self.act != "nothing":
+            with suppress(ProcessLookupError):
+                os.kill(launcher, signal.Signals[f"SIG{'KILL' if self.act == 'both' else self.act}"])
+
+    def next_command(self) -> None:
+        """Have the same user's next command remove what it finds."""
+        words = [self.launcher, "cleanup", "--stale", "--yes"]
+        done = subprocess.run(words, cwd=self.one.desk.cwd, env=self.one.env, capture_output=True, text=True)
+        if done.returncode:
+            say(f"{self}: the next command: {done.stderr}")
+
+    def outcome(self) -> Broken:
+        """Return what has become of it."""
+        return Broken(
+            *(self.way, self.breaks, self.moment, self.act),
+            status=self.one.status,
+            ended=round(self.ended, 1),
+            dead=round(self.dead, 1) or None,
+            unswept=self.unswept,
+            left=self.left,
+            seconds=self.seconds,
+            wrong=self.wrong(),
+        )
+
+    def wrong(self) -> str:
+        """Return what is not as it should be, but for leftovers."""
+        said = self.one.words_said()
+        if self.one.status not in STATUS.get(self.act, BY_ITSELF[self.moment]):
+            return f"status {self.one.status}: {said}"
+        if self.ended > ENDS_SECONDS:
+            return f"it ended after {self.ended:.0f} s: {said}"
+        if not 0 < self.dead <= DEAD_SECONDS:
+            return f"it was dead after {self.dead:.0f} s" if self.dead else "it lived on"
+        if "Traceback" in self.one.terminal.said or "internal error" in self.one.terminal.said:
+            return said
+        if self.act != "both" and not self.one.terminal_is_back():
+            return "the terminal is not as before"
+        return ""
+
+
+def look(cases: Sequence[Case]) -> None:
+    look_at([each.one.terminal for each in cases if not each.is_over])
+
+
+def come(cases: Sequence[Case], there: Callable[[Case], bool]) -> None:
+    """Wait until all have come somewhere."""
+
+    def all_have() -> bool:
+        look(cases)
+        waiting = [each for each in cases if not there(each)]
+        for each in waiting:
+            assert not each.is_over, f"{each}: {each.one.words_said()}"
+        return not waiting
+
+    until(all_have, BEGIN_SECONDS)
+
+
+def begin(there: Place, wanted: Sequence[Names], cases: list[Case]) -> None:
+    """Bring a launch to each moment; those last that wait in a call, for a call has its limit."""
+    cases += [Case(there, *each) for each in wanted if each[2] != CREATE]
+    come(cases, lambda each: SESSION in each.one.terminal.came)
+    created = [Case(there, *each) for each in wanted if each[2] == CREATE]
+    cases += created
+    come(created, lambda each: each.is_there)
+    for each in cases:
+        if each.moment == TEARDOWN:
+            each.one.end_session()
+    come(cases, lambda each: each.is_there)
+
+
+def break_all(cases: Sequence[Case]) -> None:
+    """Break the lines, and see when each launcher ends, and when what it has made is dead; mend them."""
+    for each in cases:
+        each.line.become(each.breaks)
+    began = time.monotonic()
+    for each in cases:
+        each.strike()
+    while (now := time.monotonic() - began) < AWAY_SECONDS:
+        running = alive()
+        for each in cases:
+            each.dead = each.dead or (0.0 if each.one.desk.agent in running else now)
+            each.ended = each.ended or (now if each.is_over else 0.0)
+        look(cases)
+    for each in cases:
+        each.line.become(PASS)
+
+
+def alive() -> set[str]:
+    """Return whose agent or broker runs."""
+    lines = [line.split() for line in docker("ps", "--format", LABELS).splitlines()]
+    return {slug for role, slug in lines if role in GUARDED}
+
+
+def see_off(cases: Sequence[Case]) -> None:
+    """Wait until nothing is left of each, by itself or by its user's next command."""
+    began = time.monotonic()
+    for each in cases:
+        each.one.to(GONE, CLEAN_SECONDS)
+        each.ended = each.ended or AWAY_SECONDS + time.monotonic() - began
+    for each in cases:
+        if each.act != "both":
+            each.left = each.one.clean_within(max(CLEAN_SECONDS - (time.monotonic() - began), 0))
+            each.seconds = round(time.monotonic() - began, 1)
+    killed = [each for each in cases if each.act == "both"]
+    for each in killed:
+        each.unswept = len(each.one.left())
+    for each in killed:
+        each.next_command()
+    for each in killed:
+        each.left = each.one.clean_within(BUSY_SECONDS)
+
+
+def round_of(there: Place, wanted: Sequence[Names]) -> list[Broken]:
+    """Do it to launches at every moment at once, and return what became of them.
+
+    A start sweeps up what another one has left, so none begins when the lines are broken.
+    """
+    cases: list[Case] = []
+    try:
+        begin(there, wanted, cases)
+        say(f"{len(cases)} launches are there")
+        break_all(cases)
+        see_off(cases)
+        found = [each.outcome() for each in cases]
+        for case, each in zip(cases, found, strict=True):
+            said = f"left {each.left}" if each.left else each.wrong or "clean"
+            say(f"{case}: ended after {each.ended} s, dead after {each.dead} s, gone after {each.seconds} s: {said}")
+        return found
+    finally:
+        for case in cases:
+            case.closing.close()
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/reliability links", description="The line breaks under launches.")
+    for name, every in (("way", WAYS), ("break", BREAKS), ("moment", MOMENTS), ("act", ACTS)):
+        parser.add_argument(f"--{name}", action="append", choices=every, help="only this; may be repeated")
+    parser.add_argument("--write", action="store_true", help="keep the outcomes in docs/reliability, write the page")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the rounds, print the table, and keep it if asked to; return the status."""
+    args = vars(parse(words))
+    outcomes: list[Broken] = []
+    with sigterm_raises(), tempfile.TemporaryDirectory(prefix="links-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        (folder / "engine").mkdir()
+        with private(folder / "engine"), place(folder / "place", BROKER) as there:
+            for way, breaks in product(args["way"] or WAYS, args["break"] or BREAKS):
+                launches = product([way], [breaks], args["moment"] or MOMENTS, args["act"] or ACTS)
+                outcomes += round_of(there, list(launches))
+            print(kept.links_table(outcomes), end="")
+            if args["write"]:
+                kept.keep_links(outcomes)
+    return 1 if any(each.left or each.wrong for each in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
