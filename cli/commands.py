@@ -14,8 +14,11 @@ COMPLETION_USAGE = "completion bash|fish|zsh"
 APPROVE_USAGE = "approve [--yes|--json]"
 EXEC_USAGE = "exec <agent> [--] <command> [args...]"
 CLEANUP_USAGE = "cleanup [--all|--stale|--images [--yes]]"
-LIST_USAGE = "list [agents|active [--all] [--json]]"
-START_OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
+BUILD_USAGE = "build [--place]"
+LIST_USAGE = "list [agents|active [--all] [--json] [--place]]"
+START_OPTIONS = (
+    "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring] [--place]"
+)
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 STOP_USAGE = "stop <agent>|--all"
 
@@ -81,16 +84,22 @@ def bring(agent: str) -> int:
 @commands.command(
     "build",
     cls=ShellCommand,
-    usage="build",
+    usage=BUILD_USAGE,
     example="build",
+    examples=("build --place   # on every node of the Swarm, and what a placed start needs there",),
     statuses={"1": "an error, which is named; or docker's own status where a build fails"},
 )
-def build() -> int:
+@click.option("--place", "place", is_flag=True, help="on every node of the Docker Swarm that the engine manages")
+def build(place: bool) -> int:
     """Builds the images of the bottle and of the broker. A start does that too; this shows more of it."""
     from claude_bottle.lib.docker import docker_build_plain
     from claude_bottle.lib.engine import docker_require
 
     settings = env.read_settings(os.environ)
+    if place:
+        from claude_bottle.lib.seat import build_everywhere
+
+        return build_everywhere(docker_require(os.environ), settings.image, settings.broker_image)
     return docker_build_plain(docker_require(os.environ), settings.image, settings.broker_image)
 
 
@@ -229,8 +238,9 @@ def init() -> int:
 )
 @click.option("--all", "everybodys", is_flag=True, help="the bottles of other users and machines too")
 @click.option("--json", "as_data", is_flag=True, help="print all that is known of the bottles as JSON")
+@click.option("--place", "place", is_flag=True, help="the bottles that a Docker Swarm has placed, with their nodes")
 @click.argument("what", required=False, type=click.Choice(("agents", "active")))
-def list_command(everybodys: bool, as_data: bool, what: str | None) -> int:
+def list_command(everybodys: bool, as_data: bool, place: bool, what: str | None) -> int:
     """Prints the agents of the manifests with their bottles, or your bottles that run with image and status.
 
     On a terminal `active` prints a table of all bottles that there are, with what each takes and was denied.
@@ -238,11 +248,12 @@ def list_command(everybodys: bool, as_data: bool, what: str | None) -> int:
     from claude_bottle.lib import listing
 
     if what == "active":
-        return listing.list_active(as_data, everybodys)
+        return listing.list_active(as_data, everybodys, place)
     if what not in (None, "agents"):
         raise UsageError(f"unexpected argument: {what}", LIST_USAGE)
-    if as_data or everybodys:
-        raise UsageError(f"{'--json' if as_data else '--all'} goes with active only", LIST_USAGE)
+    for given, option in ((as_data, "--json"), (everybodys, "--all"), (place, "--place")):
+        if given:
+            raise UsageError(f"{option} goes with active only", LIST_USAGE)
     settings = env.read_settings(os.environ)
     env.env_require_home(settings)
     return listing.list_agents(logical_cwd(), settings.host_home)
@@ -303,6 +314,9 @@ def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
 )
 @click.option("--json", "as_json", is_flag=True, help="print the plan as JSON; goes with --dry-run only")
 @click.option("--no-bring", "no_bring", is_flag=True, help="let the work go with the bottle")
+@click.option(
+    "--place", "place", is_flag=True, help="have a Docker Swarm choose the machine, and boot the bottle there"
+)
 @click.argument("agent", shell_complete=agent_names)
 @click.argument("rest", nargs=-1)
 @click.pass_context
@@ -317,6 +331,7 @@ def start(
     receipt: str,
     as_json: bool,
     no_bring: bool,
+    place: bool,
     rest: tuple[str, ...],
 ) -> int:
     """Shows what an agent is granted, asks, boots its bottle, and hands over the terminal; then removes everything.
@@ -332,7 +347,7 @@ def start(
     from claude_bottle.lib.plan import Request
     from claude_bottle.lib.start import start as run_start
 
-    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json, no_bring)
+    request = Request(agent, dry_run, with_cwd, remote_control, yes, quiet, receipt, rest, as_json, no_bring, place)
     return run_start(asking, request, cwd, lambda problem: report(problem, str(ctx.obj)))
 
 

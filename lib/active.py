@@ -12,16 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from claude_bottle.lib import log, nodes
 from claude_bottle.lib.engine import Engine
+from claude_bottle.lib.errors import BottleError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.refused import Row, refused_data
+from claude_bottle.lib.seat import seated
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.inventory import CONTAINER, Item
 from claude_bottle.lib.teardown.owner import dead_launches
 from claude_bottle.lib.teardown.presence import RUNNING, STARTING, Present
 
 STATS_SECONDS = 10.0  # docker looks twice, a second apart
-STALE, STOPPED, KEPT = "stale", "stopped", "kept"
+STALE, STOPPED, KEPT, AWAY = "stale", "stopped", "kept", "away"
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -44,6 +47,7 @@ class Active:
         age: in seconds.
         present: what its launch says of itself, if it is this user's.
         usage: what it takes.
+        node: name of the machine that a Swarm has chosen for it, empty where that was not asked for.
     """
 
     agent: str
@@ -52,6 +56,7 @@ class Active:
     age: int | None
     present: Present | None
     usage: Usage | None = None
+    node: str = ""
 
     @property
     def container(self) -> str:
@@ -82,6 +87,7 @@ class Active:
             "memory": self.usage.memory if self.usage else None,
             "denied": None if self.refused is None else refused_data(self.refused),
             "folder": self.present.folder if self.present else None,
+            **({"node": self.node} if self.node else {}),
         }
 
 
@@ -102,6 +108,47 @@ def find(engine: Engine) -> Work[list[Active]]:
     early = said.keys() - {item.owner.launch for item in agents}
     coming = presence.alive(said[launch] for launch in sorted(early))
     return found + [Active(one.agent, None, one.state, _since(one.begun), one) for one in coming]
+
+
+def find_placed(manager: Engine, taken: Sequence[Item]) -> Work[list[Active]]:
+    """Find the bottles whose machines a Swarm has chosen, and what they take, sorted by node.
+
+    Args:
+        manager: to ask.
+        taken: their seats.
+
+    Raises:
+        BottleError: it gave no answer.
+    """
+    by_node: dict[nodes.Node, list[Item]] = {}
+    for each in (yield from seated(manager, taken)):
+        if each.node:
+            by_node.setdefault(each.node, []).append(each.item)
+    found: list[Active] = []
+    for node in sorted(by_node, key=lambda node: (node.name, node.identity)):
+        found += yield from _on_node(manager, node, by_node[node])
+    return found
+
+
+def _on_node(manager: Engine, node: nodes.Node, taken: Sequence[Item]) -> Work[list[Active]]:
+    """Find the bottles of some seats; where their machine cannot be asked there is no more than the seats."""
+    try:
+        if node.state != nodes.READY:
+            raise EngineUnfit(f"node {node.name} is {node.state}")
+        engine = yield from nodes.node_asked(manager, node)
+        there = yield from find(engine)
+        launches = {seat.owner.launch for seat in taken}
+        mine = [one for one in there if _launch(one) in launches]
+        mine = yield from measured(engine, mine)
+    except BottleError as problem:
+        log.log_warn(f"cannot list what is on node {node.name}: {problem.message}")
+        mine = [Active(seat.slug, None, AWAY, _since(seat.created_at), None) for seat in taken]
+    return [replace(one, node=node.name) for one in mine]
+
+
+def _launch(one: Active) -> str:
+    owner = one.item.owner if one.item else one.present.owner if one.present else None
+    return owner.launch if owner else ""
 
 
 def measured(engine: Engine, found: Iterable[Active]) -> Work[list[Active]]:

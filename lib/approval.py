@@ -202,6 +202,8 @@ def _ssh_entry(place: Place, entry: dict[str, Any]) -> Entry:
 def _settings(name: str, bottle: Any) -> Iterator[tuple[Place, Any]]:
     fields = as_object(bottle)
     yield ("bottles", name, "runtime"), fields.get("runtime")
+    yield ("bottles", name, "place"), fields.get("place")
+    yield ("bottles", name, "placement"), fields.get("placement")
     for key, value in as_object(fields.get("limits")).items():
         yield ("bottles", name, "limits", key), value
     egress = as_object(fields.get("egress"))
@@ -219,6 +221,10 @@ def _setting_entry(place: Place, value: Any) -> Entry:
             what = "what becomes of a secret in inspected traffic"
         case ("limits", name):
             what = f"the limit {_word(name)}"
+        case ("place",):
+            what = "whether a Swarm chooses the machine"
+        case ("placement",):
+            what = "which machines a Swarm may choose"
         case _:
             what = "the runtime"
     return _entry(place, f"{what}: {'none' if value is None else _word(value)}", value)

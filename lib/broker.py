@@ -22,7 +22,8 @@ READY_SECONDS = 30.0
 # What it holds is in memory and goes with it; what it logs has bounds, and neither headers nor queries in it.
 TMPFS = f"{broker_config.FOLDER}:rw,noexec,nosuid,nodev,size=4m,uid={USER},gid={USER},mode=0700"
 CONFINEMENT = ("-i", "--read-only", "--user", f"{USER}:{USER}", "--tmpfs", TMPFS)
-LIMITS = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "64")
+MEMORY = 64  # MiB
+LIMITS = ("--memory", f"{MEMORY}m", "--memory-swap", f"{MEMORY}m", "--pids-limit", "64")
 LOG = ("--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=1")
 # It unpacks what it is fed, then runs with nothing to read: stdin would stay open with the client.
 _UNPACK = f'umask 077 && tar -xC {broker_config.FOLDER} && exec "$@" </dev/null 2>&1'

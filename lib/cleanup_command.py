@@ -12,7 +12,9 @@ from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Work, one, perform
-from claude_bottle.lib.teardown import inventory, presence, sweep
+from claude_bottle.lib.seat import seats
+from claude_bottle.lib.teardown import elsewhere, inventory, presence, sweep
+from claude_bottle.lib.teardown.elsewhere import Elsewhere
 from claude_bottle.lib.teardown.inventory import (
     CONTAINER,
     NETWORK,
@@ -38,18 +40,44 @@ def cleanup(everybodys: bool = False) -> int:
         Declined: the user said no.
     """
     engine = docker_require(os.environ)
-    there = [inventory.ours(engine, CONTAINER, "-a"), inventory.ours(engine, NETWORK)]
-    containers, networks = (bottles.shown(items, everybodys) for items in there)
-    bottles.say_others(sum(map(len, there)) - len(containers) - len(networks))
-    if not _agreed(_marked(engine, [*containers, *networks]), yes=False):
+    there = [inventory.ours(engine, CONTAINER, "-a"), inventory.ours(engine, NETWORK), perform(seats(engine))]
+    containers, networks, taken = (bottles.shown(items, everybodys) for items in there)
+    bottles.say_others(sum(map(len, there)) - len(containers) - len(networks) - len(taken))
+    placed = perform(elsewhere.find(engine, taken))
+    if not _agreed([*_marked(engine, [*containers, *networks]), *_titles(placed)], yes=False):
         return 0
+    stays = _clean(engine, containers, networks) if containers or networks else False
+    for each in placed:
+        stays = _clean_placed(engine, each) or stays
+    return int(stays)
+
+
+def _clean(engine: Engine, containers: list[Item], networks: list[Item]) -> bool:
+    """Remove what there is on one engine; say whether some work could not come home."""
     home = _come_home(engine, containers)
     gone = [item for item in containers if item.identity not in home.stay]
     _remove(engine, "docker rm", gone)
     bring.after_removal(gone, ())
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
-    return int(bool(home.warnings))
+    return bool(home.warnings)
+
+
+def _titles(placed: Iterable[Elsewhere]) -> Iterator[str]:
+    for each in placed:
+        yield from (f"{item.kind} {item.name} on node {each.node}" for item in each.items)
+        yield f"{each.seat.kind} {each.seat.name}{f' ({each.problem}: it stays)' if each.problem else ''}"
+
+
+def _clean_placed(manager: Engine, each: Elsewhere) -> bool:
+    """Remove what a launch has on a node, then its seat; say whether something stays."""
+    if each.problem:
+        log.log_warn(f"could not remove {each.seat.kind} '{each.seat.name}': {each.problem}")
+        return True
+    boxes, nets = ([item for item in each.items if item.kind == kind] for kind in (CONTAINER, NETWORK))
+    stays = bool(each.engine and each.items and _clean(each.engine, boxes, nets))
+    _remove(manager, "docker service rm", [each.seat])
+    return stays
 
 
 def cleanup_stale(yes: bool) -> int:
@@ -72,9 +100,11 @@ def cleanup_stale(yes: bool) -> int:
     except LookFailed as failure:
         inventory.tell(failure)
         raise
-    if not _agreed((f"{item.kind} {item.name}" for item in items), yes):
+    placed = perform(elsewhere.find_stale(engine))
+    if not _agreed([*(f"{item.kind} {item.name}" for item in items), *_titles(placed)], yes):
         return 0
-    return int(not perform(sweep.remove(engine, items)))
+    here = not items or perform(sweep.remove(engine, items))
+    return int(not (perform(elsewhere.remove(engine, placed)) and here))
 
 
 def _agreed(things: Iterable[str], yes: bool) -> bool:

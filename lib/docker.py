@@ -23,7 +23,7 @@ MOST_STARTS = 20
 AMBIGUOUS = "is ambiguous"  # of a name that two networks have
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
 _CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
-_ID = re.compile("[0-9a-f]{12,64}")
+_ID = re.compile("[0-9a-f]{12,64}|[0-9a-z]{25}")  # the latter of a service
 _BUILT = re.compile(
     r"^Successfully built ([0-9a-f]{12})$"
     r"|^#\d+ (?:writing image|exporting manifest|exporting manifest list) (sha256:[0-9a-f]{64})",
@@ -293,13 +293,14 @@ def _found_by_label(engine: Engine, tag: str, context: Path, id_file: Path) -> W
     return tuple(listed.text.split()[:1])
 
 
-def docker_build_plain(engine: Engine, tag: str, broker_tag: str) -> int:
+def docker_build_plain(engine: Engine, tag: str, broker_tag: str, names: Sequence[str] = ()) -> int:
     """Build the agent's image and then the broker's, docker's output untouched (shell: cmd_build).
 
     Args:
         engine: to ask.
         tag: of the agent's image.
         broker_tag: of the broker's; an own one is not built.
+        names: further ones of the agent's image.
 
     Returns:
         Docker's own status, of the first that failed.
@@ -308,7 +309,8 @@ def docker_build_plain(engine: Engine, tag: str, broker_tag: str) -> int:
         Interrupted: a signal stopped it.
     """
     context = str(image_context())
-    status = finish(engine.foreground(["build", "-t", tag, context]))
+    tags = [word for name in (tag, *names) for word in ("-t", name)]
+    status = finish(engine.foreground(["build", *tags, context]))
     if status or broker_tag != env.DEFAULT_BROKER_IMAGE:
         return status
     return finish(engine.foreground(["build", "-t", broker_tag, "-f", f"{context}/{BROKER_FILE}", context]))

@@ -46,6 +46,8 @@ class Facts:
         unlimited: of memory, swap, cpus and pids those that it cannot limit.
         name: of its machine.
         version: its own.
+        node: its id in the Swarm that it is part of, or an empty text.
+        manages: whether that can be asked there.
         clock: its time when it was asked, in seconds of the epoch.
     """
 
@@ -55,6 +57,8 @@ class Facts:
     unlimited: tuple[str, ...] = ()
     name: str = ""
     version: str = ""
+    node: str = ""
+    manages: bool = False
     clock: float = 0.0
 
     @classmethod
@@ -67,6 +71,8 @@ class Facts:
             unlimited=tuple(name for name, key in _ENFORCED.items() if said.get(key) is False),
             name=said.get("Name") or "",
             version=said.get("ServerVersion") or "",
+            node=(said.get("Swarm") or {}).get("NodeID") or "",
+            manages=bool((said.get("Swarm") or {}).get("ControlAvailable")),
             clock=moment(str(said.get("SystemTime") or "")) or 0.0,
         )
 
@@ -118,7 +124,7 @@ class Engine:
         """Docker's address of it, an empty text where only docker knows."""
         if self.host:
             return self.host
-        return DEFAULT_SOCKET if self.context == DEFAULT_CONTEXT else _context_address(self.config, self.context)
+        return DEFAULT_SOCKET if self.context == DEFAULT_CONTEXT else context_address(self.config, self.context)
 
     def described(self) -> str:
         """Return where it is, how it is reached and what it is; an empty text for the one that needs no word."""
@@ -330,13 +336,14 @@ class Asking:
 
     Args:
         environ: the caller's environment.
+        found: another than the one that it names.
 
     Raises:
         EngineUnfit: no docker on PATH.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.found = engine_find(environ)
+    def __init__(self, environ: Mapping[str, str], found: Engine | None = None) -> None:
+        self.found = found or engine_find(environ)
         self._link: Any = None
         address = self.found.address
         if address.startswith(SSH):
@@ -394,8 +401,13 @@ def _current_context(config: str) -> str:
     return name if isinstance(name, str) and name else DEFAULT_CONTEXT
 
 
-def _context_address(config: str, context: str) -> str:
-    """Return the address of a context, an empty text where the client's files do not say it."""
+def context_address(config: str, context: str) -> str:
+    """Return the address of a context, an empty text where the client's files do not say it.
+
+    Args:
+        config: folder of the client's configuration.
+        context: its name.
+    """
     folder = hashlib.sha256(context.encode("utf-8", "surrogateescape")).hexdigest()
     try:
         said = _object(Path(config, "contexts", "meta", folder, "meta.json").read_bytes())

@@ -45,6 +45,7 @@ def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:
     shown.say_prompt()
     shown.say_bottle(with_entries=True)
     shown.say_traffic()
+    shown.say_place()
     log.data(())
     return 0
 

@@ -17,13 +17,14 @@ _UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 def limits_check(manifest: Manifest, bottle: str) -> None:
-    """Fail unless a bottle's limits and its runtime are such as the schema has them.
+    """Fail unless a bottle's limits, its runtime and its placement are such as the schema has them.
 
     Raises:
         BottleError: with all that is wrong with them.
     """
     problems = manifest.checks.problems
-    fail_with([*problems("bottles", bottle, "limits"), *problems("bottles", bottle, "runtime")])
+    parts = ("limits", "runtime", "place", "placement")
+    fail_with([problem for part in parts for problem in problems("bottles", bottle, part)])
 
 
 def limits_check_engine(bottle: Bottle, runtime: str, facts: Facts) -> None:
@@ -71,17 +72,30 @@ def limits_warnings(bottle: Bottle, facts: Facts) -> Iterator[str]:
             yield f"bottle '{bottle.name}': limits.memory is {limit.text}, but {has} ({limit.at})"
 
 
-def limits_options(bottle: Bottle, runtime: str, facts: Facts) -> Iterator[str]:
+def limits_booked(bottle: Bottle) -> tuple[int, float]:
+    """Return what a bottle takes at most of a machine that is not known yet: bytes, and processors, 0 for no limit.
+
+    Args:
+        bottle: checked.
+    """
+    asked = {limit.name: limit.text for limit in bottle.limits}
+    memory = _bytes(asked["memory"]) if "memory" in asked else LEAST_MEMORY
+    return memory, float(asked.get("cpus", "0"))
+
+
+def limits_options(bottle: Bottle, runtime: str, facts: Facts, booked: bool = False) -> Iterator[str]:
     """Yield the options that limit a container.
 
     Args:
         bottle: checked.
         runtime: the user's own word of it, which is before the bottle's.
         facts: of the engine.
+        booked: it may take what was booked for it, and no more, however large the machine is.
     """
     asked = {limit.name: limit.text for limit in bottle.limits}
     yield from ("--pids-limit", asked.get("pids", str(PIDS)))
-    if memory := _bytes(asked["memory"]) if "memory" in asked else _usual_memory(facts.memory):
+    fixed = booked or "memory" in asked
+    if memory := limits_booked(bottle)[0] if fixed else _usual_memory(facts.memory):
         yield from ("--memory", str(memory), "--memory-swap", str(memory))
     if "cpus" in asked and "cpus" not in facts.unlimited:  # docker refuses this one, the others it ignores
         yield from ("--cpus", f"{float(asked['cpus']):.3f}")

@@ -90,6 +90,15 @@ def pipelock_check_port(port: str) -> None:
         raise BottleError(f"CLAUDE_BOTTLE_PIPELOCK_PORT must be a port number from 1 to 65535, not '{shown}'")
 
 
+def pipelock_memory(opens: bool) -> int:
+    """Return the bytes that a sidecar may use.
+
+    Args:
+        opens: whether it looks into traffic.
+    """
+    return MEMORY_THAT_OPENS if opens else MEMORY
+
+
 def pipelock_container_name(slug: str) -> str:
     """Return the sidecar's name (shell: pipelock_container_name)."""
     return f"claude-bottle-pipelock-{slug}"
@@ -195,7 +204,7 @@ def pipelock_create(
         BottleError: docker refused, the image cannot be had, or every name is taken.
         Interrupted: a signal stopped the fetching of the image.
     """
-    address, memory = sidecar_address(network.subnet), str(MEMORY_THAT_OPENS if opens else MEMORY)
+    address, memory = sidecar_address(network.subnet), str(pipelock_memory(opens))
     words = ["--network", network.identity, "--ip", address, "--network-alias", ALIAS]
     volume = f"{AUTHORITY},volume-label={owner_label(journal.owner.launch)}"
     words += [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
+from typing import Self
 
 from claude_bottle.lib import (
     approved,
@@ -19,11 +20,13 @@ from claude_bottle.lib import (
     manifest,
     pipelock,
     pipelock_hosts,
+    seat,
     skills,
     slug,
     ssh,
 )
 from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
+from claude_bottle.lib.broker import MEMORY as BROKER_MEMORY
 from claude_bottle.lib.broker_config import model_hosts
 from claude_bottle.lib.engine import Engine, Facts
 from claude_bottle.lib.files import project
@@ -32,6 +35,8 @@ from claude_bottle.lib.home.record import FOLDER, GIT, NONE
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
 from claude_bottle.lib.inspection import plain
+from claude_bottle.lib.nodes import require_manager
+from claude_bottle.lib.pipelock_traffic import MIB
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import Bottle, EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
@@ -63,6 +68,7 @@ class Request:
     claude_args: tuple[str, ...] = ()
     as_json: bool = False
     no_bring: bool = False
+    place: bool = False
 
 
 def is_dry_run(request: Request, settings: env.Settings) -> bool:
@@ -88,6 +94,40 @@ class Plan(Grants):
     confinement: tuple[str, ...]
     approval: Approval
     homing: Homing
+    granted: Bottle
+
+    @property
+    def placed(self) -> bool:
+        """Whether a Swarm chooses the machine."""
+        return self.request.place or self.place
+
+    @property
+    def booking(self) -> seat.Booking:
+        """What is asked of the machine that is chosen: the limits of all its containers together."""
+        memory, cpus = limits.limits_booked(self.granted)
+        memory += pipelock.pipelock_memory(self.opens) + BROKER_MEMORY * MIB * bool(self.brokered)
+        return seat.Booking(memory, cpus, self.placement)
+
+    def moved_to(self, engine: Engine) -> Self:
+        """Return the same plan for the machine that a Swarm has chosen.
+
+        Args:
+            engine: its own, which has answered.
+
+        Raises:
+            BottleError: it cannot do what is asked of it.
+        """
+        runtime, routes = self.settings.runtime, host_routes(engine)
+        limits.limits_check_engine(self.granted, runtime, engine.facts)
+        for warning in limits.limits_warnings(self.granted, engine.facts):
+            log.log_warn(warning)
+        return replace(
+            self,
+            engine=engine.described(),
+            subnet_pool=subnet_pool(self.settings.subnet_pool, routes),
+            host_routes=routes,
+            confinement=tuple(limits.limits_options(self.granted, runtime, engine.facts, booked=True)),
+        )
 
     @property
     def dry_run(self) -> bool:
@@ -141,6 +181,11 @@ class Plan(Grants):
         return pipelock.pipelock_yaml(
             self.hosts, ssh_hosts, port, self.listed, self.watched, self.brokered, self.dlp, models
         )
+
+    @property
+    def opens(self) -> bool:
+        """Whether the sidecar looks into any traffic."""
+        return any(each.inspected for each in self.watched)
 
     @property
     def broker_addresses(self) -> dict[str, str]:
@@ -199,6 +244,8 @@ def make_plan(engine: Engine, name: Begun[str], request: Request, environ: Mappi
     found = manifest.manifest_load(cwd, settings.host_home)
     draft = _Draft(request, settings, environ, cwd, found, engine.facts)
     draft.check(name)
+    if draft.placed:
+        require_manager(engine)
     return draft.plan(pool, routes, engine.described())
 
 
@@ -276,6 +323,10 @@ class _Draft:
         return manifest.manifest_bottle(self.found, self.bottle)
 
     @property
+    def placed(self) -> bool:
+        return self.request.place or self.granted.place
+
+    @property
     def skills(self) -> tuple[str, ...]:
         return manifest.manifest_agent_skills(self.found, self.agent)
 
@@ -315,7 +366,8 @@ class _Draft:
             pipelock_hosts.pipelock_check_allowlist(found, bottle)
         with self.gathered:
             limits.limits_check(found, bottle)
-            limits.limits_check_engine(self.granted, self.settings.runtime, self.facts)
+            if not self.placed:  # else the engine is not known yet
+                limits.limits_check_engine(self.granted, self.settings.runtime, self.facts)
         with self.gathered:
             dockerfile.dockerfile_look(found, bottle)
         with self.gathered:
@@ -366,6 +418,7 @@ class _Draft:
             confinement=tuple(limits.limits_options(self.granted, self.settings.runtime, self.facts)),
             approval=self.approval,
             homing=self._homing(),
+            granted=self.granted,
         )
 
     def _homing(self) -> Homing:
@@ -378,7 +431,8 @@ class _Draft:
         entries = env_resolve.env_entries(self.found, self.bottle)
         yield from self._reserved_warnings(entries)
         yield from self._login_warnings(entries)
-        yield from limits.limits_warnings(self.granted, self.facts)
+        if not self.placed:
+            yield from limits.limits_warnings(self.granted, self.facts)
         yield from Grants.of(self.found, self.agent, self.ssh, self.settings, self.environ).inspect_warnings()
         if self.workspace:
             yield from self._workspace_warnings(self.workspace)
@@ -437,6 +491,8 @@ def print_preflight(plan: Plan, stage_dir: str) -> None:
     plan.say_traffic()
     if plan.project:
         plan.homing.say(plan.slug)
+    if plan.placed:
+        plan.say_place(plan.booking.described)
     plan.approval.say()
     if plan.engine:
         log.labelled("engine", plan.engine)

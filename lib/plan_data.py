@@ -68,6 +68,7 @@ def grants(plan: Plan) -> dict[str, Any]:
         "skills": sorted(plan.skills),
         "limits": _by_name({"name": limit.name, "value": limit.text} for limit in plan.limits),
         "runtime": plan.runtime,
+        "place": list(plan.placement) if plan.placed else None,
         "dockerfile": f"sha256:{plan.tools.digest}" if plan.tools else None,
         "prompt": _digest(plan.prompt),
         "workspace": plan.request.with_cwd,

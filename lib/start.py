@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, session, stage
+from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, seat, session, stage
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError, EngineAway, reason
 from claude_bottle.lib.home import bring, record
@@ -67,6 +67,7 @@ def with_teardown(engine: Engine, work: Callable[[Reaper], int], report: Callabl
         status = report(problem)
     finally:
         came: list[int] = []
+        engine = reaper.journal.engine or engine  # a Swarm may have chosen another
         remains = cleanup.cleanup_all(engine, reaper.journal, lambda: came.append(_come_home(engine, reaper, report)))
         status = status or sum(came)
         log.hurry()
@@ -146,9 +147,10 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt
     receipt.begin()
     credential_values.credentials_run(secrets, planned.sources, os.environ)
     gc.enable()  # a session may be long
+    engine, planned, taken = settle(engine, planned, journal)
     guarded = engine.keeping_out(secrets.injected)
     work = _work(engine, planned, journal)
-    launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected, work=work)
+    launch = Launch(guarded, planned, journal, staged, secrets.payload(), secrets.injected, work=work, seat=taken)
     present = Presence(journal, engine.identity, planned.agent, planned.bottle, planned.cwd)
     present.say(STARTING)
     with slots.start_slot(engine.facts.cpus, _turn()):
@@ -157,10 +159,30 @@ def _launch(engine: Engine, planned: plan.Plan, reaper: Reaper, receipt: Receipt
     containers = {role: made[role].identity for role in ("agent", "sidecar", "broker") if made[role]}
     receipt.tested(engine, containers, proof.probes)
     engine.require_link()
+    if taken:
+        seat.require(taken)
     proof.require()
     if work:
         _session_begins(journal, made["work"] or work)
     return _session(engine, planned, made, receipt, present, reaper.hears_nothing)
+
+
+def settle(engine: Engine, planned: plan.Plan, journal: Journal) -> tuple[Engine, plan.Plan, seat.Seat | None]:
+    """Return the engine that the bottle is made on, the plan for it, and the seat, if a Swarm has chosen the engine.
+
+    Args:
+        engine: that was asked; the manager of the Swarm.
+        planned: what is to be done.
+        journal: of the launch.
+
+    Raises:
+        BottleError: there is no place, or it cannot be used.
+        Interrupted: a signal arrived.
+    """
+    if not planned.placed:
+        return engine, planned, None
+    taken = seat.take(engine, journal, planned.slug, planned.booking, os.environ)
+    return taken.engine, planned.moved_to(taken.engine), taken
 
 
 def _session(

@@ -38,8 +38,9 @@ from claude_bottle.lib.seals import (
     credential_words,
     proof,
 )
+from claude_bottle.lib.seat import Seat
 from claude_bottle.lib.subnets import agent_address
-from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown import elsewhere, inventory, sweep
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.watch import Watch
@@ -57,6 +58,7 @@ class Launch:
     injected: Mapping[str, str]  # what the broker puts in, by variable
     test: SelfTest = AT_START
     work: Record | None = None  # with a project
+    seat: Seat | None = None  # where a Swarm has chosen the engine
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def create_sidecar(launch: Launch, internal: Network) -> Work[Container]:
         settings.pipelock_image,
         settings.pipelock_port,
         plan.broker_addresses,
-        any(each.inspected for each in plan.watched),
+        plan.opens,
     )
     return Container(identity, name)
 
@@ -276,7 +278,9 @@ def _witness(
 
 def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
     """Remove what killed launches have left; after the sidecar is made, since the beginning wants the processor."""
-    return sweep.sweep(launch.engine, str(launch.stage.parent))
+    manager = launch.seat.manager if launch.seat else launch.engine
+    yield from sweep.sweep(launch.engine, str(launch.stage.parent))
+    yield from elsewhere.sweep_up(manager)
 
 
 STEPS = (  # in the order in which they are told

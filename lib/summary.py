@@ -55,6 +55,8 @@ class Grants:
         limits: those that the bottle itself sets.
         runtime: the engine's that is asked for, or an empty text.
         tools: what the bottle's own image is built from, if it has one.
+        place: whether the bottle itself asks that a Swarm chooses its machine.
+        placement: what that has to be.
         credentials: those that the broker puts in, the token's first.
         sources: where the values of the manifest's own come from.
         token_goes: who gets the caller's token.
@@ -77,6 +79,8 @@ class Grants:
     limits: tuple[Limit, ...]
     runtime: str
     tools: Recipe | None
+    place: bool
+    placement: tuple[str, ...]
     credentials: tuple[Injection, ...]
     sources: tuple[Credential, ...]
     token_goes: TokenGoes
@@ -125,6 +129,8 @@ class Grants:
             limits=granted.limits,
             runtime=settings.runtime or granted.runtime,
             tools=dockerfile_look(manifest, bottle),
+            place=granted.place,
+            placement=granted.placement,
             credentials=credentials,
             sources=granted.credentials,
             token_goes=token_goes(granted, settings),
@@ -167,6 +173,15 @@ class Grants:
             log.labelled("  runtime", self.runtime)
         if self.tools:
             self._say_tools(self.tools)
+
+    def say_place(self, asked: str = "") -> None:
+        """Print that a Swarm chooses the machine.
+
+        Args:
+            asked: what it is asked for, if that is known.
+        """
+        if asked or self.place:
+            log.labelled("place", ", ".join(["a node that the Swarm chooses", *([asked] if asked else self.placement)]))
 
     def _say_tools(self, tools: Recipe) -> None:
         beside = f"with {tools.count} files of its folder" if tools.copies else "alone"

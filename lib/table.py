@@ -9,6 +9,7 @@ from claude_bottle.lib import log
 from claude_bottle.lib.active import Active
 
 HEAD = ("AGENT", "CONTAINER", "AGE", "STATE", "PROCESSOR", "MEMORY", "DENIED", "FOLDER")
+NODE = "NODE"
 UNKNOWN = "-"
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -32,6 +33,9 @@ def row(one: Active) -> tuple[str, ...]:
 def table(found: Sequence[Active]) -> list[str]:
     """Return the lines of the table, as wide as it has to be: on a narrow terminal the folder goes on below."""
     rows = [HEAD, *map(row, found)]
+    if any(one.node for one in found):
+        nodes = [NODE, *(log.visible(one.node) for one in found)]
+        rows = [(node, *cells) for node, cells in zip(nodes, rows, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
 

@@ -14,7 +14,7 @@ from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Work, perform
 from claude_bottle.lib.manifest import FILE_NAME
 from claude_bottle.lib.search import Search, look_at
-from claude_bottle.lib.start import plan_for, with_teardown
+from claude_bottle.lib.start import plan_for, settle, with_teardown
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.subnets import subnets_of
 from claude_bottle.lib.teardown import inventory
@@ -54,13 +54,14 @@ def _look(engine: Engine, planned: plan.Plan, journal: Journal) -> int:
     shown = stage.stage_create(journal, planned.slug, os.environ.get("TMPDIR", ""))
     for warning in planned.warnings:
         log.log_warn(warning)
+    engine, planned, taken = settle(engine, planned, journal)
     siblings = tuple(perform(_siblings(engine)))
     allowed = next(host for host in planned.hosts if "*" not in host)
     test = seals.SelfTest(seals.PATIENT_SECONDS, siblings, allowed)
     secrets = Secrets()
     credential_values.credentials_at_hand(secrets, planned.credentials, planned.sources, os.environ)
     guarded = engine.keeping_out(secrets.injected)
-    launch = Launch(guarded, planned, journal, Path(shown), secrets.payload(), secrets.injected, test)
+    launch = Launch(guarded, planned, journal, Path(shown), secrets.payload(), secrets.injected, test, seat=taken)
     made = runner.run_steps(launch, timed=os.isatty(log.STDERR))
     engine.require_link()
     proof: seals.Proof = made["proof"]

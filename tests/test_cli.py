@@ -12,7 +12,7 @@ from claude_bottle.cli.commands import commands
 from claude_bottle.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring]"
+OPTIONS = "[--dry-run] [--cwd] [--remote-control] [--yes] [--quiet] [--receipt <file>] [--json] [--no-bring] [--place]"
 OPTION = re.compile(r"^  (-[^<\n]*?)( <[\w ]+>)?  +\S.{8,}$", re.MULTILINE)
 USAGE = f"usage: cli.sh start {OPTIONS} <agent> [-- <claude args>]\n"
 

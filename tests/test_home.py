@@ -256,11 +256,15 @@ def test_what_a_dead_launch_has_left_comes_home_before_it_is_removed(
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "returned"),
-    [("running", START, 0), ("exited", STALE, 1), ("running", ("stop", "claude-bottle-a-2"), 1)],
+    ("status", "words", "returned", "home"),
+    [
+        ("running", START, 0, STALE),
+        ("exited", STALE, 1, ("bring", "a")),
+        ("running", ("stop", "claude-bottle-a-2"), 1, ("bring", "a")),
+    ],
 )
 def test_who_has_no_record_of_a_bottle_keeps_it_for_who_has(
-    tmp_path: Path, status: str, words: tuple[str, ...], returned: int
+    tmp_path: Path, status: str, words: tuple[str, ...], returned: int, home: tuple[str, ...]
 ) -> None:
     bottle = dead_bottle(tmp_path, status)
     bottle.fake.session("true")
@@ -279,7 +283,7 @@ def test_who_has_no_record_of_a_bottle_keeps_it_for_who_has(
         assert [each for each in bottle.fake.containers() if each["name"] == box["name"]] == [box], again.stderr
     assert take_out in done.stderr and take_out in again.stderr and again.returncode == 1
     bottle.env["HOME"] = own
-    done = bottle.command("bring", "a")
+    done = bottle.command(*home)
     assert (done.returncode, bottle.refs(), bottle.kept()) == (0, [WORK], []), done.stderr
     assert box["name"] not in bottle.leftovers()
 

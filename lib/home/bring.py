@@ -137,6 +137,8 @@ def at_end(engine: Engine, journal: Journal, seconds: float, away: Callable[[], 
         raise
     if box.identity in outcome.stay:
         journal.keep(box)
+    if journal.manager:  # the user's usual engine is another one
+        outcome.warnings = [f"{line}, with the engine at {engine.where}" for line in outcome.warnings]
     return outcome
 
 
@@ -146,6 +148,15 @@ def forget(journal: Journal) -> None:
     stays = journal.kept or any(entry.role == AGENT for entry in journal.on_the_engine())
     if found and not found.kept and not stays:
         records.remove(found.launch)
+
+
+def stays(item: Item) -> bool:
+    """Say whether a container is kept for its work and nobody tries that again without being asked.
+
+    What was kept under another HOME comes home where a record says where to.
+    """
+    found = records.read(item.owner.launch) if item.is_kept else None
+    return item.is_kept and not (found and found.began and found.kind != NONE and not found.kept)
 
 
 def before_removal(engine: Engine, items: Iterable[Item], owner: Owner, seconds: float) -> Work[Outcome]:

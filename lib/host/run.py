@@ -184,7 +184,7 @@ def await_end(
 
 def call_name(words: Sequence[str]) -> str:
     """Return how a docker call is named in a message: its command, without what it works on."""
-    groups = ("network", "container", "image")
+    groups = ("network", "container", "image", "service", "node")
     return " ".join(words[:2] if words[0] in groups else words[:1])
 
 

@@ -126,6 +126,8 @@ class Bottle:
         runtime: the name of the engine's.
         runtime_at: the name's file and JSON path.
         dockerfile: what its own image is built by, if it has one.
+        place: whether a Swarm chooses its machine.
+        placement: what that has to be, in Swarm's words.
         credentials: those that are whole, in manifest order.
         inspect: whether a host's traffic is to be looked into, where the manifest says so.
         dlp: what becomes of a secret that is found in it: "warn" or "block".
@@ -141,6 +143,8 @@ class Bottle:
     runtime: str = ""
     runtime_at: str = ""
     dockerfile: Dockerfile | None = None
+    place: bool = False
+    placement: tuple[str, ...] = ()
     credentials: tuple[Credential, ...] = ()
     inspect: tuple[tuple[str, bool], ...] = ()
     dlp: Dlp = "warn"
@@ -227,6 +231,8 @@ def _bottle(name: str, value: Any, sources: Sources, broken: Collection[Place]) 
         runtime=_text(fields.get("runtime")),
         runtime_at=sources.where((*place, "runtime")),
         dockerfile=_dockerfile((*place, "dockerfile"), _text(fields.get("dockerfile")), sources),
+        place=fields.get("place") is True,
+        placement=tuple(text for text in as_list(fields.get("placement")) if isinstance(text, str)),
         credentials=tuple(_credentials((*place, "credentials"), credentials, sources, broken)),
         inspect=tuple((host, wish) for host, wish in inspect.items() if isinstance(wish, bool)),
         dlp="block" if egress.get("dlp") == "block" else "warn",

@@ -11,7 +11,7 @@ from claude_bottle.lib.schema import schema_check
 from claude_bottle.lib.schema.schema_check import Fault, Place, UnknownKey
 
 FILE_NAME = "claude-bottle.json"
-OURS = (("limits",), ("runtime",), ("dockerfile",), ("credentials",))
+OURS = (("limits",), ("runtime",), ("dockerfile",), ("place",), ("placement",), ("credentials",))
 EGRESS_OURS = (("egress", "inspect"), ("egress", "dlp"))
 
 

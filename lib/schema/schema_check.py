@@ -26,7 +26,7 @@ _TYPES = {
 KEYS = {
     "manifest": ("$schema", "bottles", "agents"),
     "agent": ("skills", "prompt", "bottle"),
-    "bottle": ("env", "ssh", "egress", "limits", "runtime", "dockerfile", "credentials"),
+    "bottle": ("env", "ssh", "egress", "limits", "runtime", "dockerfile", "place", "placement", "credentials"),
     "egress": ("allowlist", "inspect", "dlp"),
     "limits": ("memory", "cpus", "pids"),
     "ssh_entry": ("Host", "IdentityFile", "Hostname", "User", "Port", "KnownHostKey"),

@@ -16,8 +16,8 @@ from claude_bottle.lib.host import terminal, wait
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.host.slots import removal_slot
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, Item
-from claude_bottle.lib.teardown.journal import Journal
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, ROLES, SERVICE, Item
+from claude_bottle.lib.teardown.journal import Entry, Journal
 
 DEADLINE_SECONDS = 60.0  # of a launcher's teardown, all in all; its reaper has longer
 AFAR_SECONDS = 22.0  # likewise where the engine is elsewhere, so that with what goes before it is not more than 30
@@ -52,7 +52,7 @@ class Teardown:
     Idempotent. A failure is tried again, the walk goes on, and what is left in the end is said by name.
 
     Args:
-        engine: that the launch was made on.
+        engine: that the launch was made on; its seat, if it has one, is the journal's manager's.
         journal: of the launch.
         seconds: how long all of it may take.
         late_seconds: how long to look for what docker gave no answer about.
@@ -80,6 +80,7 @@ class Teardown:
         self.tries = tries
         self.first = first
         self.engine = engine.bounded(self.until, self._look_around)
+        self.manager = (journal.engine_of(SERVICE) or engine).bounded(self.until, self._look_around)
         self.doing = ""
         self.waits_since = self.began
         self.talked = False
@@ -123,7 +124,7 @@ class Teardown:
 
     def _try(self) -> None:
         self.left, self.unanswered, self.no_client = {}, False, False
-        self.engine = self.engine.reachable()
+        self.engine, self.manager = self.engine.reachable(), self.manager.reachable()
         self.kept.clear()
         if not self._do_first():
             return
@@ -140,12 +141,12 @@ class Teardown:
         if not self.first:
             return True
         self.doing, began = "asking the engine", time.monotonic()
-        if self.journal.work and not self.engine.is_local and not self._is_the_same_engine():
+        if self.journal.work and not self.engine.is_local and not self._is_the_same(self.engine):
             return False  # what comes first would wait much longer for an answer
         try:
             self.first()
         except EngineAway as problem:
-            if self._is_the_same_engine():  # it is back already
+            if self._is_the_same(self.engine):  # it is back already
                 self.unanswered = True
                 self._all_left(problem.message)
             return False
@@ -153,44 +154,57 @@ class Teardown:
         took = time.monotonic() - began
         self.until, self.late_until, self.waits_since = self.until + took, self.late_until + took, time.monotonic()
         self.engine = self.engine.bounded(self.until, self._look_around)
+        self.manager = self.manager.bounded(self.until, self._look_around)
         return True
 
     def _remove(self) -> None:
-        """Remove what is known in a call for each kind; look for the rest, if there is any, on the same engine only."""
-        for kind in (CONTAINER, NETWORK):
-            self._remove_known(kind)
-        if self.journal.on_the_engine() and self._is_the_same_engine():
-            for kind in (CONTAINER, NETWORK):
-                self._remove_all(kind)
-            self._remove_volumes()
+        """Remove what there is; the seat last, since it says where the rest is, and not before that is gone."""
+        self._remove_from(self.engine, (CONTAINER, NETWORK))
+        if not self.left:
+            self._remove_from(self.manager, (SERVICE,))
+        else:
+            self._all_left("it says where the rest is", SERVICE)
 
-    def _remove_known(self, kind: str) -> None:
+    def _remove_from(self, engine: Engine, kinds: tuple[str, ...]) -> None:
+        """Remove what is known in a call for each kind; look for the rest, if there is any, on the same engine only."""
+        for kind in kinds:
+            self._remove_known(engine, kind)
+        if self._there(*kinds) and self._is_the_same(engine):
+            for kind in kinds:
+                self._remove_all(engine, kind)
+            if CONTAINER in kinds:
+                self._remove_volumes()
+
+    def _there(self, *kinds: str) -> list[Entry]:
+        return [entry for entry in self.journal.on_the_engine() if entry.kind in kinds]
+
+    def _remove_known(self, engine: Engine, kind: str) -> None:
         """Remove in one call what docker gave ids of, and believe what it says that it has removed.
 
         An engine that has had our ids is the same one; to another one they mean nothing.
         """
-        known = {it.identity: it for it in self.journal.on_the_engine() if it.kind == kind and it.identity}
+        known = {it.identity: it for it in self._there(kind) if it.identity}
         if not known:
             return
         self.doing = f"removing {kind}{'s' * (len(known) > 1)} {', '.join(repr(it.name) for it in known.values())}"
-        for identity in perform(inventory.removed(self.engine, kind, list(known))):
+        for identity in perform(inventory.removed(engine, kind, list(known))):
             self._answered()
             self.journal.answered(known[identity], "")
 
-    def _is_the_same_engine(self) -> bool:
+    def _is_the_same(self, engine: Engine) -> bool:
         self.doing = "asking the engine"
         try:
-            now = perform(self.engine.ask())
+            now = perform(engine.ask())
         except BottleError as problem:
             other = any(ANOTHER_ENGINE in hint for hint in problem.hints)  # a link serves no other
             self.tries, self.unanswered = (0, False) if other else (self.tries, True)
             self._all_left("; ".join([problem.message, *problem.hints]))
             return False
-        if now.identity == self.engine.identity:
+        if now.identity == engine.identity:
             self._answered()
             return True
         self.tries = 0
-        reason = f"{ANOTHER_ENGINE} {now.where}: {now.identity} instead of {self.engine.identity}"
+        reason = f"{ANOTHER_ENGINE} {now.where}: {now.identity} instead of {engine.identity}"
         self.left = {f"{entry.title} ({entry.identity})": reason for entry in self.journal.on_the_engine()}
         return False
 
@@ -199,14 +213,14 @@ class Teardown:
             if kind in ("", entry.kind):
                 self.left.setdefault(entry.title, reason)
 
-    def _remove_all(self, kind: str) -> None:
+    def _remove_all(self, engine: Engine, kind: str) -> None:
         """Remove what there is of a kind; what docker gave no answer about counts as left until it is found."""
-        if not any(entry.kind == kind for entry in self.journal.on_the_engine()):
+        if not self._there(kind):
             return
         self.doing = f"looking for {kind}s"
         every = ["-a"] if kind == CONTAINER else []
         try:
-            there = inventory.look(self.engine, kind, [*every, *inventory.of_launch(self.journal.owner.launch)])
+            there = inventory.look(engine, kind, [*every, *inventory.of_launch(self.journal.owner.launch)])
         except inventory.LookFailed as failed:
             self.unanswered = self.unanswered or failed.answer.timed_out
             self._all_left(failed.answer.failure, kind)
@@ -214,7 +228,7 @@ class Teardown:
         self._answered()
         for item in sorted(there, key=_turn):
             if item.identity not in self.journal.kept:
-                self._remove_item(item)
+                self._remove_item(engine, item)
         self._strike_out(kind)
 
     def _remove_volumes(self) -> None:
@@ -224,9 +238,9 @@ class Teardown:
         if failure:
             log.log_warn(f"could not remove a volume: {failure}", lines=True)
 
-    def _remove_item(self, item: Item) -> None:
+    def _remove_item(self, engine: Engine, item: Item) -> None:
         self.doing = f"removing {item.kind} '{item.name}'"
-        removal = perform(inventory.remove(self.engine, item.kind, [item.identity]))
+        removal = perform(inventory.remove(engine, item.kind, [item.identity]))
         self._answered()
         if removal.left:
             self.left[f"{item.kind} '{item.name}'"] = removal.failure
@@ -239,8 +253,8 @@ class Teardown:
 
     def _strike_out(self, kind: str) -> None:
         """Take what is gone out of the list; what may still come stays in it."""
-        for entry in self.journal.on_the_engine():
-            if entry.kind != kind or entry.title in self.left or entry.identity in self.kept:
+        for entry in self._there(kind):
+            if entry.title in self.left or entry.identity in self.kept:
                 continue
             if entry.lost:
                 self.unanswered = True

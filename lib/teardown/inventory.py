@@ -19,6 +19,7 @@ from claude_bottle.lib.teardown.owner import FACTS, Owner, owner_from
 PREFIX = "claude-bottle."
 CONTAINER = "container"
 NETWORK = "network"
+SERVICE = "service"
 IMAGE_LABEL = f"{PREFIX}image"
 WORKSPACE_LABEL = f"{PREFIX}workspace"  # where in a bottle work is that is to come home
 TOOLS_LABEL = f"{PREFIX}tools"  # of the images that manifests' Dockerfiles have made
@@ -31,6 +32,7 @@ BROKER = "broker"
 PACKER = "packer"  # opens what is left of a bottle
 INTERNAL = "internal"
 EGRESS = "egress"
+SEAT = "seat"  # books a place for the rest, which may be on another engine
 KINDS = {
     PROBE: CONTAINER,
     AGENT: CONTAINER,
@@ -39,6 +41,7 @@ KINDS = {
     PACKER: CONTAINER,
     INTERNAL: NETWORK,
     EGRESS: NETWORK,
+    SEAT: SERVICE,  # last: it says where the rest is
 }
 ROLES = tuple(KINDS)  # in the order in which they are removed
 LAPSED = 75  # the status of a guard that nobody has renewed
@@ -52,12 +55,12 @@ _NAMES = {
     NETWORK: ("{{.Name}}", "", "", "{{.CreatedAt}}"),
 }
 _LISTS = {CONTAINER: ("ps",), NETWORK: ("network", "ls")}
-_REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm")}
+_REMOVES = {CONTAINER: ("rm", "-f", "-v"), NETWORK: ("network", "rm"), SERVICE: ("service", "rm")}
 
 
 @dataclass(frozen=True)
 class Item:
-    """A container or a network on the engine; a label that it does not have is an empty text."""
+    """A container, a network or a service on the engine; a label that it does not have is an empty text."""
 
     kind: str
     identity: str
@@ -133,19 +136,42 @@ def find(engine: Engine, kind: str, words: Sequence[str]) -> Work[list[Item]]:
 
     Args:
         engine: to ask.
-        kind: CONTAINER or NETWORK.
+        kind: CONTAINER, NETWORK or SERVICE.
         words: docker's further options, filters for example.
 
     Raises:
         LookFailed: the engine gave no answer.
     """
+    if kind == SERVICE:
+        return (yield from _services(engine, words))
     columns = ("{{.ID}}", *_NAMES[kind], *(f'{{{{.Label "{PREFIX}{name}"}}}}' for name in _LABELS))
     call = [*_LISTS[kind], *words, "--no-trunc", "--format", "\t".join(columns)]
     answer = yield engine.question(call)
     if not answer.ok:
         raise LookFailed(call[0], answer)
-    rows = (line.split("\t") for line in answer.text.split("\n") if line)
-    found = [_item(kind, row) for row in rows if len(row) == len(columns)]
+    return _items(kind, answer.text, len(columns))
+
+
+def _services(engine: Engine, words: Sequence[str]) -> Work[list[Item]]:
+    """Find services, of which a list says no label."""
+    call = [SERVICE, "ls", "-q", *words]
+    listed = yield engine.question(call)
+    if not listed.ok:
+        raise LookFailed(call[0], listed)
+    if not listed.text:
+        return []
+    own = (f'{{{{index .Spec.Labels "{PREFIX}{name}"}}}}' for name in _LABELS)
+    columns = ("{{.ID}}", "{{.Spec.Name}}", "", "", "{{.CreatedAt}}", *own)
+    call = [SERVICE, "inspect", "--format", "\t".join(columns), *listed.text.split()]
+    answer = yield engine.question(call)
+    if not answer.ok and "no such service" not in answer.failure.lower():  # one may be gone by now
+        raise LookFailed(call[0], answer)
+    return _items(SERVICE, answer.text, len(columns))
+
+
+def _items(kind: str, text: str, columns: int) -> list[Item]:
+    rows = (line.split("\t") for line in text.split("\n") if line)
+    found = [_item(kind, row) for row in rows if len(row) == columns]
     return sorted(found, key=lambda item: log.encode(item.name))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.home.record import Record, load
-from claude_bottle.lib.teardown.inventory import KINDS
+from claude_bottle.lib.teardown.inventory import KINDS, SERVICE
 from claude_bottle.lib.teardown.owner import Owner
 
 STAGE = "stage"
@@ -67,6 +67,7 @@ class Journal:
     children: set[int] = field(default_factory=set)
     terminal: str = ""
     engine: Engine | None = None
+    manager: Engine | None = None
     work: Record | None = None
     kept: set[str] = field(default_factory=set)
     leases: list[list[str]] = field(default_factory=list)
@@ -75,6 +76,15 @@ class Journal:
         """Note the engine that things are made on."""
         self.engine = engine
         self._tell(engine=engine.dump())
+
+    def moves_to(self, engine: Engine) -> None:
+        """Note that things are made on another engine from now on, and that its seat stays on the first."""
+        self.manager, self.engine = self.engine, engine
+        self._tell(moves=engine.dump())
+
+    def engine_of(self, kind: str) -> Engine | None:
+        """Return the engine that things of a kind are on."""
+        return self.manager or self.engine if kind == SERVICE else self.engine
 
     def intend(self, role: str, name: str) -> Entry:
         """Note that something is about to be made."""
@@ -190,4 +200,6 @@ class Journal:
             self.terminal = what["terminal"]
         elif "engine" in what:
             self.engine = Engine(**what["engine"])
+        elif "moves" in what:
+            self.manager, self.engine = self.engine, Engine(**what["moves"])
         return "done" in what

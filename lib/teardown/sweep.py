@@ -23,7 +23,7 @@ from claude_bottle.lib.host.locks import locked
 from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.cleanup import remove_folder
-from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, NETWORK, PREFIX, Item, LookFailed
+from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, NETWORK, PREFIX, SERVICE, Item, LookFailed
 from claude_bottle.lib.teardown.journal import STAGE, new_launch
 from claude_bottle.lib.teardown.owner import (
     Owner,
@@ -60,10 +60,17 @@ def find_stale(engine: Engine, parent: str) -> Work[list[Item]]:
     left = lapsed(engine, found)
     found += stages(parent)
     dead = dead_launches(item.owner for item in found)
-    return [item for item in found if _is_stale(item, dead, left) and not item.is_kept]
+    return [item for item in found if is_stale(item, dead, left) and not bring.stays(item)]
 
 
-def _is_stale(item: Item, dead: Set[str], left: Set[str]) -> bool:
+def is_stale(item: Item, dead: Set[str], left: Set[str]) -> bool:
+    """Say whether what there is of ours may be swept.
+
+    Args:
+        item: the thing.
+        dead: launches that are provably dead.
+        left: see ``lapsed``.
+    """
     if item.owner.launch in dead:
         return True
     # Where its work goes is known to the machine that it was launched from, and to no other.
@@ -141,7 +148,7 @@ def remove(engine: Engine, items: list[Item]) -> Work[bool]:
         engine = engine.bounded(time.monotonic() + SILENT_SECONDS, engine.check)
     items = [item for item in items if item.identity not in home.stay]
     kept: dict[str, str] = {}
-    for kind in (CONTAINER, NETWORK):
+    for kind in (CONTAINER, NETWORK, SERVICE):
         identities = [item.identity for item in items if item.kind == kind]
         if identities:
             kept |= yield from _remove(engine, kind, identities)
@@ -189,8 +196,8 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
     try:
         items = yield from find_stale(patient, parent)
         if items:
-            with _alone() as alone:
-                if alone:
+            with alone() as is_alone:
+                if is_alone:
                     yield from remove(patient, items)
     except (LookFailed, OSError) as problem:
         why = problem.answer.failure if isinstance(problem, LookFailed) else reason(problem)
@@ -198,15 +205,15 @@ def sweep(engine: Engine, parent: str) -> Work[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[bool]:
+def alone() -> Iterator[bool]:
     """Say whether no other start of this user's removes, and keep others from it while the block runs.
 
     Without a folder to lock it goes on: two that remove the same do so twice, and no more.
     """
-    folder, alone = state_folder(os.environ), True
+    folder, is_alone = state_folder(os.environ), True
     with ExitStack() as held:
         with suppress(OSError):
             if folder:
                 state_make(folder / LOCK)
-                alone = held.enter_context(locked([folder / LOCK]))
-        yield alone
+                is_alone = held.enter_context(locked([folder / LOCK]))
+        yield is_alone

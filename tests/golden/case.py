@@ -33,14 +33,15 @@ SEALS = re.compile(r"^(claude-bottle: sealed: )12 of 12( probes )", re.MULTILINE
 SHELL_COMMANDS = ("build", "cleanup", "edit", "info", "init", "list", "start")
 COMMANDS = re.compile(r"(?<=^Commands:\n)(  [a-z]+ +.+\n)+", re.MULTILINE)
 HELP = re.compile(r"\A(usage: .+\n)\n(?!Commands:\n)(?s:.+)")
-# What the port has beyond the shell in the usage line of start (13, 95, 112).
+# What the port has beyond the shell in the usage line of start (13, 95, 112, 240).
 START = re.compile(
     r"^(usage: \S+ start (?:\[--[a-z-]+\] ){3})(?:\[.+\] )*(<agent>) \[-- <claude args>\]$", re.MULTILINE
 )
 # What entry 150 adds to a plan with a project.
 WORK = re.compile(r"^claude-bottle: work             : (comes home|does not come home) .+\n", re.MULTILINE)
-# Likewise in that of list (171).
-LIST = re.compile(r"^(usage: \S+ list \[agents\|active) \[--all\] \[--json\](\])$", re.MULTILINE)
+# Likewise in those of list (171, 244) and build (243).
+LIST = re.compile(r"^(usage: \S+ list \[agents\|active)(?: \[--[a-z]+\])+(\])$", re.MULTILINE)
+BUILD = re.compile(r"^(usage: \S+ build) \[--place\]$", re.MULTILINE)
 # What is said behind an error that doctor looks into (205).
 DOCTOR = re.compile(r"^claude-bottle: hint: '.+ doctor' looks at what a start depends on\n", re.MULTILINE)
 ONLY_ADD = {15, 19, 105, 110, 202}  # entries that add lines: hints, a missing token, what a folder adds, the seals
@@ -133,11 +134,11 @@ def without_additions(said: dict[str, str]) -> dict[str, str]:
     """Return what the port said without what is declared to be beside the shell's own words everywhere.
 
     Entries 120 and 150 add to a plan, 130 to a start, 133 to its seals, 200 to the help of a command, 205 to an error;
-    the list of commands, and the usage lines of start and list, have what the shell has not.
+    the list of commands, and the usage lines of start, list and build, have what the shell has not.
     """
     err = TRAFFIC.sub("", WORK.sub("", DOCTOR.sub("", said["stderr"])))
     err = SEALS.sub(r"\g<1>9 of 9\2", BROKER.sub("", err))
-    err = LIST.sub(r"\1\2", START.sub(r"\1\2", HELP.sub(r"\1", err)))
+    err = BUILD.sub(r"\1", LIST.sub(r"\1\2", START.sub(r"\1\2", HELP.sub(r"\1", err))))
     return {**said, "stderr": COMMANDS.sub(_shells_own, err)}
 
 
