@@ -137,7 +137,7 @@ def at_end(engine: Engine, journal: Journal, seconds: float, away: Callable[[], 
         raise
     if box.identity in outcome.stay:
         journal.keep(box)
-    if journal.manager:  # the user's usual engine is another one
+    if journal.manager not in (None, journal.engine):  # the user's usual engine is another one
         outcome.warnings = [f"{line}, with the engine at {engine.where}" for line in outcome.warnings]
     return outcome
 

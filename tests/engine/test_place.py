@@ -14,6 +14,7 @@ from claude_bottle.lib.seat import IMAGE as SEAT_IMAGE
 from tests.sidecar import SIDECAR
 
 from .conftest import AGENT, ROOT, Desk, checkout, docker, until
+from .far import NAME, Far
 
 pytestmark = pytest.mark.slow
 
@@ -106,12 +107,12 @@ class Session:
     """A start whose client reads what it does from a pipe, up to its first answer."""
 
     def __init__(self, desk: Desk) -> None:
-        self.said = desk.said.open("ab")
         pipe = subprocess.PIPE
         words = [desk.launcher, "start", "-y", desk.agent]
-        self.child = subprocess.Popen(
-            words, cwd=desk.cwd, env=desk.env, stdin=pipe, stdout=pipe, stderr=self.said, start_new_session=True
-        )
+        with desk.said.open("ab") as said:
+            self.child = subprocess.Popen(
+                words, cwd=desk.cwd, env=desk.env, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True
+            )
         assert self.child.stdin and self.child.stdout
         self.stdin, self.stdout = self.child.stdin, self.child.stdout
         assert self.ask("echo there") == "there", desk.said.read_text()
@@ -123,6 +124,7 @@ class Session:
 
     def end(self) -> int:
         self.stdin.close()
+        self.stdout.close()
         return self.child.wait(timeout=120)
 
 
@@ -164,16 +166,42 @@ def test_a_killed_launchers_reaper_and_else_the_next_command_remove_it_on_both(s
     on(placed, NODES[1])
     session = Session(placed)
     session.child.send_signal(signal.SIGKILL)
+    session.end()
     until(lambda: swarm.left() == [], 60)
     session = Session(placed)
     who = launch(swarm)
     for pid in (who["reaper"], who["launcher"]):
         os.kill(int(pid.split()[0]), signal.SIGKILL)
-    session.child.wait()
+    session.end()
     done = placed.run("cleanup", "--stale", "--yes")
     assert done.returncode == 0, done.stderr
     assert f"container claude-bottle-{AGENT} on node {NODES[1]}\n" in done.stderr
     until(lambda: swarm.left() == [], 30)
+
+
+@pytest.fixture
+def afar(swarm: Swarm, placed: Desk, tmp_path: Path) -> Iterator[Far]:
+    """An ssh server at the second node's address, which no context leads to any more."""
+    far = Far(tmp_path / "far", docker_host=swarm.hosts[NODES[1]])
+    config = far.folder / "ssh_config"
+    config.write_text(config.read_text().replace(f"Host {NAME}", "Host 192.0.2.2"))
+    placed.env["PATH"] = f"{far.folder / 'bin'}:{placed.env['PATH']}"
+    subprocess.run(["docker", "context", "rm", NODES[1]], env=placed.env, check=True, capture_output=True)
+    until(far.up)
+    yield far
+    far.close()
+
+
+def test_a_node_without_a_context_is_reached_by_one_ssh_connection(swarm: Swarm, placed: Desk, afar: Far) -> None:
+    on(placed, NODES[1])
+    session = Session(placed)
+    assert f"claude-bottle-{AGENT}" in swarm.boxes(NODES[1])
+    assert afar.logins() <= 2  # it may be asked first where its socket is
+    assert session.end() == 0 and swarm.seats() == [], placed.said.read_text()
+    session = Session(placed)
+    session.child.send_signal(signal.SIGKILL)
+    session.end()
+    until(lambda: swarm.left() == [], 60)
 
 
 def test_a_node_that_goes_down_under_a_bottle_ends_it_and_what_it_had_goes_when_it_is_back(
@@ -182,7 +210,7 @@ def test_a_node_that_goes_down_under_a_bottle_ends_it_and_what_it_had_goes_when_
     on(placed, NODES[1])
     session = Session(placed)
     subprocess.run([PROGRAM, "stop", "2"], check=True, timeout=120)
-    assert session.child.wait(timeout=120) != 0
+    assert session.end() != 0
     assert len(swarm.seats()) == 1 and "could not remove" in placed.said.read_text()
     subprocess.run([PROGRAM, "start", "2"], check=True, timeout=120)
     until(lambda: swarm.left() == [], 120)  # the background has gone on
