@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from claude_bottle.lib import env, log
 from claude_bottle.lib.engine import Engine
-from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.errors import BottleError, DockerError, Interrupted
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import ERR, OUT, Call, Wish, Work, finish
 from claude_bottle.lib.teardown.inventory import CONTAINER, PREFIX, labels
@@ -139,9 +139,14 @@ def create(engine: Engine, journal: Journal, role: str, name: str, words: Sequen
 
     Raises:
         DockerError: docker says that it is made, but not under which id.
+        Interrupted: a signal arrived, and docker gave no answer soon after.
     """
     entry = journal.intend(role, name)
-    made = yield engine.call(words)
+    try:
+        made = yield engine.call(words)
+    except Interrupted:
+        journal.lost(entry)
+        raise
     if made.ok:
         identity = made.text.strip()
         if not _ID.fullmatch(identity):

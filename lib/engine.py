@@ -172,13 +172,17 @@ class Engine:
             seconds: the longest it may be silent, if not as long as any change.
             stdin: pieces of what it reads.
             interruptible: end it when a stopping signal arrives; for calls that change nothing, or only what is
-                removed then.
+                removed then. Others are left a while then where the engine is elsewhere, or as long as they take.
             shown: see ``Call``; it may be interrupted.
             needless: see ``Call``.
             heard: see ``Call``.
         """
         interruptible = interruptible or bool(shown)
-        check = run.on_signal if interruptible and self.check is run.uninterrupted else self.check
+        check = self.check
+        if check is run.uninterrupted and interruptible:
+            check = run.on_signal
+        elif check is run.uninterrupted and self.until == math.inf and not self.is_local:
+            check = run.soon_after_signal()  # there may be nobody any more who answers
         most = seconds or (run.SILENT_SECONDS if shown else run.CHANGE_SECONDS)
         most = min(most, max(SHORTEST_SECONDS, self.until - time.monotonic()))
         env = self.environment()

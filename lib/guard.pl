@@ -16,10 +16,12 @@ my ($patience, @words) = @ARGV;
 
 sub renew {
     my $bytes;
-    do {
+    while (1) {
         alarm $patience; # who does not talk any more has lost the way to here
-    } while (sysread(STDIN, $bytes, 512) && kill('USR1', 1) && syswrite STDOUT, q{.});
-    exit;
+        sysread(STDIN, $bytes, 512) || exit;
+        kill('USR1', 1) || die "claude-bottle: error: cannot renew: $!\n";
+        syswrite(STDOUT, q{.}) || exit;
+    }
 }
 
 sub run_words {

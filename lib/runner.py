@@ -133,7 +133,7 @@ class _Walk:
     def begin_ready(self) -> None:
         """Begin what can be begun."""
         for number, step in enumerate(self.steps):
-            if number not in self.story.begun and self.facts.keys() >= set(step.needs):
+            if number not in self.story.begun and self.facts.keys() >= {*step.needs, *step.after}:
                 self.story.begin(number)
                 self.crew.begin(number, step.work(self.launch, *(self.facts[need] for need in step.needs)))
 

@@ -71,12 +71,21 @@ class Container:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the facts it needs, the fact it makes, how, and what it is called when the user is told of its time."""
+    """One step.
+
+    Attributes:
+        needs: the facts that its work is given.
+        makes: the fact that it makes.
+        work: how.
+        title: what it is called when the user is told of its time.
+        after: facts that it waits for without being given them.
+    """
 
     needs: tuple[str, ...]
     makes: str
     work: Callable[..., Work[Any]]
     title: str
+    after: tuple[str, ...] = ()
 
 
 def build(launch: Launch) -> Work[Image]:
@@ -283,7 +292,9 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
     yield from elsewhere.sweep_up(manager)
 
 
-STEPS = (  # in the order in which they are told
+# In the order in which they are told. As long as files go into a container the engine answers nothing else about it:
+# what waited for that would be given up.
+STEPS = (
     Step((), "base", build, "image"),
     Step(("base",), "tools", build_tools, "bottle's own image"),
     Step(("tools",), "image", build_workspace, "derived image"),
@@ -297,13 +308,14 @@ STEPS = (  # in the order in which they are told
     Step(("broker", "watch", "authority"), "broker_watch", start_broker, "broker's start"),
     Step(("image", "internal", "sidecar", "authority"), "agent", start_agent, "bottle"),
     Step(("agent", "sidecar"), "ssh", set_up_ssh, "ssh"),
-    Step(("agent",), "files", copy_workspace, "working directory"),
+    Step(("agent",), "files", copy_workspace, "working directory", after=("ssh",)),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
         ("base", "authority", "agent", "sidecar", "watch", "internal", "egress"),
         "proof",
         prepare,
         "seals, and sidecar's answer",
+        after=("files",),
     ),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )

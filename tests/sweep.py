@@ -37,7 +37,16 @@ SIBLING = {
 TOKEN = "a-token-that-is-nowhere-8812"
 WORKERS = 4
 # The program with bounds of seconds instead of minutes.
-BOUNDS = {"query": 1.0, "change": 1.5, "silent": 2.0, "teardown": 6.0, "late": 2.0, "healthy": 6.0, "patience": 6.0}
+BOUNDS = {
+    "query": 1.0,
+    "change": 1.5,
+    "signalled": 1.0,
+    "silent": 2.0,
+    "teardown": 6.0,
+    "late": 2.0,
+    "healthy": 6.0,
+    "patience": 6.0,
+}
 PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
@@ -47,8 +56,10 @@ from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}
 run.SILENT_SECONDS = {silent}
 run.CHANGE_SECONDS = {change}
+run.SIGNALLED_SECONDS = {signalled}
 pipelock.HEALTHY_SECONDS = broker.READY_SECONDS = {healthy}
-cleanup.Teardown.__init__.__kwdefaults__.update(seconds={teardown}, late_seconds={late})
+cleanup.DEADLINE_SECONDS = cleanup.AFAR_SECONDS = {teardown}
+cleanup.Teardown.__init__.__kwdefaults__.update(late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main
 sys.exit(main("cli.sh", sys.argv[2:]))

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from claude_bottle.lib import log
+from claude_bottle.lib.home import bring
 
 from tests.sweep import Run, until
 from tests.terminal import Terminal
@@ -378,3 +380,21 @@ def test_where_no_note_can_be_made_the_end_of_the_start_still_brings_home_or_say
     assert len(bottle.leftovers()) == 1, (bottle.leftovers(), err)
     (name,) = bottle.leftovers()
     assert f"it is kept in container '{name}'; to take it out: docker cp " in err, err
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_terminal_that_obeys_is_shown_how_long_the_work_is_on_its_way(
+    obeys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bytes] = []
+    monkeypatch.setattr(log, "obeys", lambda: obeys)
+    patience = bring.Patience(60)
+    with log.held(said):
+        assert patience.check() == patience.began + bring.TALK_SECONDS and said == []
+        patience.began -= 7.5
+        again = patience.check()
+        assert patience.check() == again == (patience.began + 8 if obeys else patience.until)
+        log.passing("")
+    first, *shown = b"".join(said).decode().splitlines()
+    assert first.startswith("claude-bottle: still bringing the work home; Ctrl-C leaves it")
+    assert shown == ["claude-bottle:   bringing the work home: 7 s"] * obeys

@@ -14,7 +14,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError, Interrupted
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.steps import Launch, Step
+from claude_bottle.lib.steps import STEPS, Launch, Step
 
 from .test_cleanup import fake_docker
 
@@ -57,6 +57,27 @@ def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
 def test_steps_that_need_nothing_of_each_other_run_at_once(engine: Engine) -> None:
     facts = run(engine, step("a", meets("a", "b")), step("b", meets("b", "a")))
     assert facts == {"a": "a", "b": "b"}
+
+
+def test_a_step_waits_for_what_it_comes_after_and_is_not_given_it(engine: Engine) -> None:
+    given: list[object] = []
+
+    def work(launch: Launch, *facts: object) -> Work[None]:
+        given.extend(facts)
+        result = yield launch.engine.call(["test -e made"])
+        assert result.ok
+
+    later = Step(("first",), "later", work, "later", after=("second",))
+    run(engine, step("first", "true"), later, step("second", "sleep 0.2; touch made"))
+    assert given == ["first"]
+
+
+def test_while_files_go_into_a_bottle_nobody_waits_for_an_answer_from_in_there() -> None:
+    steps = {step.makes: step for step in STEPS}
+    before = {*steps["files"].needs, *steps["files"].after}
+    afterwards = {name for name, step in steps.items() if "files" in (*step.needs, *step.after)}
+    assert {name for name, step in steps.items() if "agent" in step.needs} - {"files"} == before & {"ssh"} | afterwards
+    assert afterwards == {"work", "proof"}
 
 
 def test_a_step_begins_as_soon_as_its_own_needs_are_there(engine: Engine) -> None:

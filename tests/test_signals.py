@@ -46,6 +46,19 @@ def test_a_signal_does_not_wait_for_a_copy_in_flight(tmp_path: Path) -> None:
     assert (child.returncode, run.leftovers(), gone(call)) == (143, [], True), err
 
 
+@pytest.mark.parametrize("point", ["internal-network create", "agent create", "agent start"])
+def test_a_signal_does_not_wait_long_for_an_engine_that_is_elsewhere(tmp_path: Path, point: str) -> None:
+    run = Run(tmp_path, {"change": 60.0})
+    run.env["DOCKER_HOST"] = "tcp://far:2375"
+    fault = run.fake.fault(point, mode="hang")
+    child = run.begin()
+    call = run.fake.wait_for_pause(fault, 30)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=40)
+    assert (child.returncode, gone(call)) == (143, True), err
+    assert until(lambda: run.leftovers() == []), err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_working_directory_that_is_gone_does_not_stop_a_teardown(tmp_path: Path, number: signal.Signals) -> None:
     run = Run(tmp_path)

@@ -95,3 +95,41 @@ def test_a_single_file_is_padded(size: int) -> None:
     assert [(name, info.size) for name, info in found.items()] == [("f", 0), ("f/one", size), ("two", 0)]
     assert (found["f/one"].mode, found["f/one"].uid, found["two"].mode, found["two"].uid) == (0o640, 0, 0o600, 1000)
     assert tarstream.contents(b"".join([*stream, tarstream.END])) == {"f": b"", "f/one": b"x" * size}
+
+
+@pytest.mark.parametrize("name", ["a/b", BYTES, "n" * 100, "n" * 101, "\u00e4" * 50, "\u00e4" * 50 + "n"])
+def test_a_header_says_what_the_librarys_does_whatever_fits(name: str) -> None:
+    for kind, target, size in (
+        (tarfile.REGTYPE, "", 0),
+        (tarfile.REGTYPE, "", 8**11 - 1),
+        (tarfile.REGTYPE, "", 8**11),
+        (tarfile.DIRTYPE, "", 0),
+        (tarfile.SYMTYPE, "t" * 100, 0),
+        (tarfile.SYMTYPE, "t" * 101, 0),
+    ):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size, info.uid, info.gid, info.mtime = kind, target, size, 1000, 1000, 8**11 - 1
+        library = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+        found, wanted = (_first(header) for header in (tarstream._header(info), library))
+        assert found == wanted
+
+
+def _first(header: bytes) -> dict[str, object]:
+    """Return what a header says; the library's may have other sums, since some of its versions write noughts more."""
+    with tarfile.open(fileobj=io.BytesIO(header + tarstream.END), encoding="utf-8") as archive:
+        info = archive.next()
+        assert info and len(header) == info.offset_data
+        return {**info.get_info(), "chksum": 0}
+
+
+@pytest.mark.parametrize("most", [0, 600, 10_000_000])
+def test_a_long_stream_is_several_whole_ones(source: Path, most: int) -> None:
+    pieces = list(tarstream.tree(str(source), "x"))
+    streams = [b"".join(part) for part in tarstream.parts(pieces, most)]
+    found: dict[str, bytes] = {}
+    for stream in streams:
+        assert stream.endswith(tarstream.END)
+        found |= tarstream.contents(stream)
+    assert found == tarstream.contents(b"".join([*pieces, tarstream.END]))
+    assert b"".join(stream.removesuffix(tarstream.END) for stream in streams) == b"".join(pieces)
+    assert (len(streams) > 1) == (most < 10_000_000)

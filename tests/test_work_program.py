@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.sweep import until
 from tests.test_project import git, write
 
 PROGRAM = (ROOT / "lib" / "home" / "work.pl").read_bytes()
@@ -77,6 +80,30 @@ def test_a_new_repository_and_one_without_changes_have_their_say(tmp_path: Path)
     write(bottle, a="one\n")
     assert any(line.startswith("work ") for line in work("list", bottle).decode().splitlines())
     assert os.listdir(bottle.parent / "kept")
+
+
+def test_a_file_that_changed_in_the_second_of_the_index_is_seen(bottle: Path) -> None:
+    file, index = bottle / "a", bottle / ".git" / "index"
+    git(bottle, "config", "core.trustctime", "false")
+    git(bottle, "config", "core.checkStat", "minimal")
+    while True:  # of what git notes of a file then nothing has changed
+        write(bottle, a="two\n")
+        git(bottle, "add", "a")
+        tree = git(bottle, "write-tree").strip()
+        write(bottle, a="new\n")
+        if len({int(file.stat().st_mtime), int(file.stat().st_ctime), int(index.stat().st_mtime)}) == 1:
+            break
+    assert until(lambda: time.time() >= int(index.stat().st_mtime) + 1)
+    found = work("list", bottle).decode().splitlines()[2]
+    assert found != f"tree {tree}"
+    os.utime(file, ns=(0, 0))
+    git(bottle, "add", "a")
+    tree = git(bottle, "write-tree").strip()
+    assert until(lambda: time.time() >= int(index.stat().st_mtime) + 1)
+    write(bottle, a="old\n")
+    os.utime(file, ns=(0, 0))
+    shutil.rmtree(bottle.parent / "kept")
+    assert work("list", bottle).decode().splitlines()[2] != f"tree {tree}"
 
 
 def test_what_is_in_a_repository_inside_comes_as_files_and_another_worktree_does_not(bottle: Path) -> None:

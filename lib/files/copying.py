@@ -14,6 +14,7 @@ from claude_bottle.lib.host.calls import Work
 
 QUIET_SECONDS = 2.0
 EVERY_SECONDS = 3.0
+MOST_AT_ONCE = 64 << 20  # bytes; the engine needs a tenth of a second more for each
 
 
 def copy_in(
@@ -24,7 +25,9 @@ def copy_in(
     seconds: float | None = None,
     folder: str = "/",
 ) -> Work[None]:
-    """Unpack a tar stream in a folder of a container.
+    """Unpack a tar stream in a folder of a container; a long one in parts.
+
+    As long as one is unpacked the engine answers nothing else about the container, not even who renews its lease.
 
     Args:
         engine: that has the container.
@@ -39,26 +42,29 @@ def copy_in(
         Interrupted: a signal arrived meanwhile.
     """
 
-    def stream() -> Iterator[bytes]:
-        yield from pieces
-        yield tarstream.END
-
-    words, data = ["cp", "-", f"{container}:{folder}"], _told(tarstream.packed(stream()))
-    try:
-        result = yield engine.call(words, stdin=data, seconds=seconds, interruptible=True)
-    except OSError as problem:
-        raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
-    if not result.ok:
-        raise DockerError(f"{what} failed: {result.failure}")
+    words, told = ["cp", "-", f"{container}:{folder}"], _Told()
+    for part in tarstream.parts(pieces, MOST_AT_ONCE):
+        data = told.passing(tarstream.packed(part))
+        try:
+            result = yield engine.call(words, stdin=data, seconds=seconds, interruptible=True)
+        except OSError as problem:
+            raise BottleError(f"{what} failed: {problem.strerror}: {problem.filename}") from None
+        if not result.ok:
+            raise DockerError(f"{what} failed: {result.failure}")
 
 
-def _told(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Say now and then how much has gone, to a user at a terminal."""
-    sent, on_terminal = 0, os.isatty(log.STDERR)
-    due = time.monotonic() + QUIET_SECONDS
-    for piece in pieces:
-        yield piece
-        sent += len(piece)
-        if on_terminal and time.monotonic() >= due:
-            log.log_info(f"copied {sent >> 20} MiB so far")
-            due = time.monotonic() + EVERY_SECONDS
+class _Told:
+    """Says now and then how much has gone, to a user at a terminal."""
+
+    def __init__(self) -> None:
+        self._sent, self._on_terminal = 0, os.isatty(log.STDERR)
+        self._due = time.monotonic() + QUIET_SECONDS
+
+    def passing(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass a stream on."""
+        for piece in pieces:
+            yield piece
+            self._sent += len(piece)
+            if self._on_terminal and time.monotonic() >= self._due:
+                log.log_info(f"copied {self._sent >> 20} MiB so far")
+                self._due = time.monotonic() + EVERY_SECONDS

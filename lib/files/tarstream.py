@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import struct
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,10 +17,26 @@ CHUNK = 1 << 16
 NODE_ID = 1000  # `node` in the image (contract section 10)
 END = b"\0" * 1024
 MAX_PATH = 4095  # no engine can make a longer one
+CUT = b""  # a piece that says that what follows may as well be another stream
+
+
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s167x")
+_CHECK = slice(148, 156)  # in a header
+_LONGEST, _MOST = 100, 8**11  # what fits
 
 
 def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    """Return a file's header: in a project of 200,000 files the library takes half of the time for it."""
+    name, target = (each.encode("utf-8", "surrogateescape") for each in (info.name, info.linkname))
+    if info.isdir():
+        name += b"/"
+    if len(name) > _LONGEST or len(target) > _LONGEST or info.size >= _MOST or not 0 <= info.mtime < _MOST:
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    owner, size, mtime = b"%07o" % info.uid, b"%011o" % info.size, b"%011o" % int(info.mtime)
+    fields = (name, b"%07o" % info.mode, owner, owner, size, mtime, b" " * 8, info.type, target, tarfile.GNU_MAGIC)
+    block = bytearray(_HEADER.pack(*fields, b"", b"", b"", b""))
+    block[_CHECK] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 def member(name: str, data: bytes, mode: int = 0o600, owner: int = NODE_ID) -> Iterator[bytes]:
@@ -96,6 +113,7 @@ def tree(
                     yield from _regular(files[entry.path], None, info, {})
                 else:
                     yield from _entry(entry, info, links.get(entry.path), seen)
+            yield CUT
         except FileNotFoundError:  # it has vanished; but what the plan has shown must come
             if entry.path in files:
                 raise
@@ -147,6 +165,30 @@ def exactly(file: io.BufferedReader, size: int) -> Iterator[bytes]:
         left -= len(data)
         yield data
     yield b"\0" * (-size % 512)
+
+
+def parts(pieces: Iterable[bytes], most: int) -> Iterator[Iterator[bytes]]:
+    """Yield a stream as several, each whole, and to be taken to its end before the next one is asked for.
+
+    Args:
+        pieces: of it, without its end.
+        most: bytes after which a stream ends where it may be cut.
+    """
+    rest, more = iter(pieces), [True]
+
+    def part() -> Iterator[bytes]:
+        size = 0
+        for piece in rest:
+            yield piece
+            size += len(piece)
+            if size >= most and piece == CUT:
+                break
+        else:
+            more.clear()
+        yield END
+
+    while more:
+        yield part()
 
 
 def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -237,7 +237,7 @@ class _Progress:
 
     def hear(self, stream: str, data: bytes) -> None:
         if stream == ERR and os.isatty(log.STDERR) and time.monotonic() >= self.due:
-            lines = [line for line in data.replace(b"\r", b"\n").decode("utf-8", "replace").split("\n") if ":" in line]
+            lines = [line for line in data.replace(b"\r", b"\n").decode("utf-8", "replace").split("\n") if "%" in line]
             for line in lines[-1:]:
                 log.log_info(f"bringing the work home: {line.strip()}")
             self.due = time.monotonic() + EVERY_SECONDS

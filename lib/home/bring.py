@@ -77,6 +77,7 @@ class Patience:
         self.until = self.began + seconds
         self.signals = len(wait.signals_seen())
         self.talked = self.hurried = False
+        self.shown = 0  # seconds
 
     def check(self) -> float:
         """Return when to look again (``run.Check``).
@@ -95,10 +96,22 @@ class Patience:
             self.until = min(self.until, now + HURRIED_SECONDS)
         if now >= self.until:
             raise Abandoned(f"it took longer than {self.seconds:.0f} s")
-        if not self.talked and now >= self.began + TALK_SECONDS:
+        return min(self.until, self._talk(now))
+
+    def _talk(self, now: float) -> float:
+        """Say that it takes long, and to a terminal that obeys how long; return when to speak again."""
+        if now < self.began + TALK_SECONDS:
+            return self.began + TALK_SECONDS
+        if not self.talked:
             self.talked = True
             log.log_info("still bringing the work home; Ctrl-C leaves it where it is, and it is kept")
-        return self.until if self.talked else min(self.until, self.began + TALK_SECONDS)
+        if self.hurried or not log.obeys():
+            return self.until
+        seconds = int(now - self.began)
+        if seconds != self.shown:
+            self.shown = seconds
+            log.passing(f"{log.PREFIX}  bringing the work home: {seconds} s")
+        return self.began + seconds + 1
 
     def over(self, engine: Engine) -> Engine:
         """Return an engine for calls that end with it."""
@@ -287,6 +300,8 @@ def bring(engine: Engine, found: Record, container: str, owner: Owner, patience:
             if stopped is None:
                 raise
             brought = yield from KINDS[now.kind](stopped, now, owner, patience.bounds)
+        finally:
+            log.passing("")
         _note(brought.record)
         return brought
 

@@ -18,10 +18,11 @@ my ($task, $folder, $workspace, $slug, $old_head, $old_tree) = @ARGV;
 my ($git) = grep { -x } qw(/usr/bin/git /usr/local/bin/git);
 fail('there is no git in the bottle') unless $git;
 my @SETTINGS = map { ('-c', $_) } qw(core.hooksPath=/dev/null core.fsmonitor=false core.untrackedCache=false
-    core.fsync=none core.quotePath=false gc.auto=0 maintenance.auto=false safe.directory=* protocol.allow=never
-    advice.addEmbeddedRepo=false i18n.commitEncoding=UTF-8);
-# New files go into one pack, not into a file each; those that were large are not held in memory by anybody later.
-my @ADDING = map { ('-c', $_) } qw(core.bigFileThreshold=1 core.compression=1 pack.compression=1 core.safecrlf=false);
+    core.trustctime=true core.checkStat=default core.fsync=none core.quotePath=false gc.auto=0 maintenance.auto=false
+    safe.directory=* protocol.allow=never advice.addEmbeddedRepo=false i18n.commitEncoding=UTF-8);
+# Large files go into one pack, so that nobody holds them in memory later. Not the many small ones: git looks for each in
+# a list of what is in there, from its beginning, and compresses it even where it only wants to know whether it is new.
+my @ADDING = map { ('-c', $_) } qw(core.bigFileThreshold=1m core.compression=1 pack.compression=1 core.safecrlf=false);
 my @PACKING = map { ('-c', $_) } qw(core.bigFileThreshold=128m pack.compression=1);
 
 $ENV{PATH} = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -135,7 +136,8 @@ sub working_tree {
     my $index = absolute(must('rev-parse', said('rev-parse', '--git-path', 'index')));
     local $ENV{GIT_INDEX_FILE} = "$folder/index";
     if (-e $index) {
-        system('/bin/cp', '--', $index, "$folder/index") == 0 or fail('cannot copy the index');
+        # With its time: of a file that is not older git does not believe that it is as it was.
+        system('/bin/cp', '-p', '--', $index, "$folder/index") == 0 or fail('cannot copy the index');
     }
     my @words = ('add', '-A', '--ignore-errors');
     # Left out are the files of a checkout that is sparse; an earlier git does not know the word.

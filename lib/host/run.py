@@ -21,6 +21,7 @@ from claude_bottle.lib.host import wait
 QUERY_SECONDS = 30.0  # sixty starts at once: an engine took more than ten
 CHANGE_SECONDS = 60.0
 SILENT_SECONDS = 600.0  # a build or a pull may take long, but not without a word
+SIGNALLED_SECONDS = 5.0
 STOP_SECONDS = 5.0
 
 PIPE = subprocess.PIPE
@@ -104,6 +105,24 @@ def on_signal() -> float:
     """
     wait.check_signals()
     return math.inf
+
+
+def soon_after_signal() -> Check:
+    """Return what ends a call a while after a stopping signal has arrived; for one whose answer may never come.
+
+    It raises ``Interrupted`` then.
+    """
+    until = math.inf
+
+    def check() -> float:
+        nonlocal until
+        if until == math.inf and wait.pending_signal() is not None:
+            until = time.monotonic() + SIGNALLED_SECONDS
+        if time.monotonic() >= until:
+            wait.check_signals()
+        return until
+
+    return check
 
 
 def load() -> None:

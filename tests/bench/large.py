@@ -85,11 +85,19 @@ def make(folder: Path, files: int, mib: int) -> None:
 
 
 def commit(folder: Path) -> None:
-    """Make a repository of it, its objects in one pack."""
-    quick = ("-c", "core.bigFileThreshold=1", "-c", "core.compression=0", "-c", "gc.auto=0")
-    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
-        subprocess.run(["git", *quick, *who, *words], cwd=folder, check=True)
+    """Make a repository of it, its objects in one pack, as a clone has them."""
+    git = ("git", "-C", str(folder), "-c", "pack.compression=0")
+    subprocess.run([*git, "init", "-q"], check=True)
+    with subprocess.Popen([*git, "fast-import", "--quiet"], stdin=subprocess.PIPE) as taking:
+        assert taking.stdin
+        taking.stdin.write(b"commit refs/heads/main\ncommitter a <a@example.org> 1700000000 +0000\ndata 3\nall\n")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts):
+            data = path.read_bytes()
+            taking.stdin.write(
+                f"M 100644 inline {path.relative_to(folder)}\ndata {len(data)}\n".encode() + data + b"\n"
+            )
+    for words in (["symbolic-ref", "HEAD", "refs/heads/main"], ["reset", "-q"]):
+        subprocess.run([*git, *words], check=True)
 
 
 def expect(child: pexpect.spawn, wanted: str, peak: Peak) -> str:
@@ -117,17 +125,20 @@ def session(desk: Desk) -> Measured:
 
 
 def finish(child: pexpect.spawn, peak: Peak, into: float, said: str) -> Measured:
-    ended = time.monotonic()
-    end = ended + SECONDS
-    while child.isalive() and time.monotonic() < end:
+    """Wait for the end of the launcher, which may say its last words long after the session's."""
+    ended, over = time.monotonic(), False
+    while not over:
         peak()
-        child.expect_exact([pexpect.EOF, pexpect.TIMEOUT], timeout=0.5)
+        over = child.expect_exact([pexpect.EOF, pexpect.TIMEOUT], timeout=0.5) == 0
+        if time.monotonic() > ended + SECONDS:
+            raise SystemExit(f"large: the launcher does not end: {str(child.before)[-3000:]}")
     said += str(child.before)
-    words = len(re.findall(r"copied \d+ MiB|history: |looked at \d+ MiB|bringing the work home", said))
+    child.wait()
+    home = time.monotonic() - ended
+    words = len(re.findall(r"copied \d+ MiB|history: |looked at \d+ MiB|bringing the work home: [A-Z]", said))
     came = re.findall(r"claude-bottle: ((?:the )?work came home.*?)[\r\n]", said)
     if child.exitstatus or not came:
         raise SystemExit(f"large: the session ended with {child.exitstatus}: {said[-3000:]}")
-    home = time.monotonic() - ended
     return Measured(into, home, peak.most.launchers, peak.most.clients, words, came[-1])
 
 
@@ -147,6 +158,7 @@ def run(kind: str, args: argparse.Namespace, folder: Path, launcher: Path) -> st
     make(desk.cwd, args.files, args.mib)
     if kind == "git":
         commit(desk.cwd)
+    desk.run("--version")  # has the launcher's packages made, where nobody has
     say(f"a session with it ({kind})")
     found = session(desk)
     say(found.said)

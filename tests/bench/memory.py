@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-CLIENTS = ("docker", "docker-buildx")
+CLIENTS = ("docker", "docker-buildx", "git")
 EVERY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the launchers with their reapers, and of the docker clients that they run."""
+    """Bytes of the launchers with their reapers, and of the docker clients and gits that they run."""
 
     launchers: int
     clients: int

@@ -164,8 +164,9 @@ def told(path: str, kind: str, content: str) -> dict[str, Any]:
 
 def processes(container: str) -> dict[str, int]:
     lines = docker("top", container, "-eo", "pid,uid,args").splitlines()[1:]
-    # The engine's own probe; and, in brackets, whoever is about to end and has no words any more.
-    kept = (line for line in lines if not re.search(r"healthcheck|runc init|<defunct>|\d \[\w+\]$", line))
+    # The engine's own probe; what renews a lease, after a while; and, in brackets, whoever is about to end and has no
+    # words any more.
+    kept = (line for line in lines if not re.search(r"healthcheck|--renew|runc init|<defunct>|\d \[\w+\]$", line))
     return Counter(" ".join(line.split()[1:]) for line in kept)
 
 

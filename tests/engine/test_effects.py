@@ -50,6 +50,7 @@ BUNDLES = (
     "AWS_CA_BUNDLE",
 )
 SEEDS = (".claude.json", ".claude/settings.json")
+GUARD = "/usr/local/bin/claude-bottle-guard"
 SESSION, STAGE = "/usr/local/bin/claude-bottle-session", "stage.claude-bottle-stage.XXXXXX"
 DECLARED = [
     Row(6, f"{STAGE}/pipelock.yaml.content.*", None, "*"),
@@ -123,7 +124,16 @@ DECLARED = [
     *(Row(81, f"sidecar.Config.Env.{name}", None, "") for name in (*UNUSED, *PROXIES)),
     *(Row(80, f"processes.0 {helper} *", "1", None) for helper in ("ssh-agent", "socat")),
     *(Row(80, f"processes.0 /usr/bin/{helper} *", None, "1") for helper in ("ssh-agent", "socat")),
-    Row(82, "processes.0 claude-bottle-guard", None, "1"),
+    Row(230, "agent.Path", "sleep", "/usr/bin/env"),
+    Row(230, "agent.Args", '["infinity"]', '["-i", *'),
+    Row(230, "agent.Config.User", "node", "0:0"),
+    Row(230, "agent.Config.Cmd", '["sleep", "infinity"]', '["-i", *'),
+    Row(230, "agent.Config.Entrypoint", None, '["/usr/bin/env"]'),
+    Row(230, "agent.Config.Healthcheck.Test", None, '["NONE"]'),
+    Row(230, f"bottle.changed.{GUARD}", None, "A"),
+    Row(230, f"bottle.files.{GUARD}", None, "0:0 755 *"),
+    Row(230, "processes.1000 sleep infinity", "1", None),
+    Row(230, "processes.0 claude-bottle-guard", None, "1"),
     Row(84, "bottle.session.env.NO_PROXY", "localhost,127.0.0.1", "localhost,127.0.0.1,127.0.0.0/8,*"),
     Row(85, "bottle.session.env.LANG", None, "C.UTF-8"),
     Row(43, f'{STAGE}/pipelock.yaml.content.  - "github.com"', "1", "2"),

@@ -147,6 +147,8 @@ def test_without_a_place_for_it_the_container_stays_stopped_and_is_not_swept(she
         assert docker("inspect", "-f", "{{.State.Running}}", name) == "false"
         shell.run("cleanup", "--stale", "--yes")
         assert docker("ps", "-aq", "--filter", f"name={name}")
+        elsewhere = shell.run("bring", AGENT, HOME=str(shell.tmp))
+        assert elsewhere.returncode == 1 and f"'{name}' was started under another HOME" in elsewhere.stderr
         assert untouched(shell) == before and leftovers(shell) == []
     finally:
         docker("rm", name)

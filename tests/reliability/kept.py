@@ -25,8 +25,11 @@ before it, whatever has happened:
 - The launcher is killed: its reaper does the same in seconds. The reaper is killed: the launcher needs none.
 - Both are killed: the next `start` sweeps up, and so does `cleanup --stale`.
 - The engine restarts, or dies and comes back: whoever is still there removes what is left when it answers again.
-- A docker call that lost its answer may still have its effect. The reaper looks for that for ten minutes and so may
-  live on for so long, with nothing on the engine.
+- The line to an engine that is elsewhere breaks: the launcher says so and ends within half a minute, and the bottle by
+  itself when nobody has reached it for `CLAUDE_BOTTLE_PATIENCE` seconds. What there is of it the reaper removes when
+  the line is there again, for an hour, or the next command.
+- A docker call that lost its answer may still have its effect. The reaper looks for that for an hour and so may live
+  on for so long, with nothing on the engine.
 
 Each is shown on a real engine by a script, with a stub agent and a stub sidecar (those of `scripts/bench`):
 
@@ -50,8 +53,9 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
   is open and refuses what is new, or swallow all. Nothing else happens, or TERM or KILL to the launcher, or launcher
   and reaper are killed. The patience is 30 seconds; the lines are mended after 75. Counted from the break are the
   launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's next command,
-  `cleanup --stale`, removes what there is. *Wrong* is another status, an end after more than 50 seconds or a bottle
-  that lives so long (30, on a busy machine), an internal error, or a terminal that is not as before. The engine is one
+  `cleanup --stale`, removes what there is. *Wrong* is another status, a bottle that lives for more than the patience, a
+  launcher that ends later than 30 seconds after it was told to or has noticed, which takes a session 30 seconds and a
+  start a minute (20 more for a busy machine), an internal error, or a terminal that is not as before. The engine is one
   of the script's own.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps

@@ -37,6 +37,11 @@ PATIENCE = 30  # the least that can be asked for
 AWAY_SECONDS = 75.0  # how long the line is broken
 BUSY_SECONDS = 20.0  # more than what is promised, on a busy machine
 ENDS_SECONDS, DEAD_SECONDS = 30.0 + BUSY_SECONDS, PATIENCE + BUSY_SECONDS
+NOTICED_SECONDS = {
+    CREATE: 60.0,
+    LIVE: 30.0,
+    TEARDOWN: 0.0,
+}  # where nobody tells the launcher: a call's, and a session's
 BEGIN_SECONDS = 300.0
 CLEAN_SECONDS = 150.0  # who goes on trying may wait for a minute
 LABELS = '{{.Label "claude-bottle.role"}} {{.Label "claude-bottle.slug"}}'
@@ -62,7 +67,8 @@ class Case:
     def __init__(self, there: Place, way: str, breaks: str, moment: str, act: str) -> None:
         self.way, self.breaks, self.moment, self.act = way, breaks, moment, act
         self.launcher = there.checkout / "cli.sh"
-        self.ended = self.dead = 0.0  # not yet
+        self.ended: float | None = None
+        self.dead: float | None = None
         self.seconds: float | None = None
         self.left: list[str] = []
         self.unswept = 0
@@ -101,8 +107,8 @@ class Case:
         """Do to the launcher, and to its reaper, what is to happen to them."""
         (self.one.shim / "go").touch()
         launcher = self.one.terminal.child.pid
-        if self.act == "both":
-            os.kill(reaper_of(launcher), signal.SIGKILL)
+        if self.act == "both" and (reaper := reaper_of(launcher)):
+            os.kill(reaper, signal.SIGKILL)
         if self.act != "nothing":
             with suppress(ProcessLookupError):
                 os.kill(launcher, signal.Signals[f"SIG{'KILL' if self.act == 'both' else self.act}"])
@@ -119,8 +125,8 @@ class Case:
         return Broken(
             *(self.way, self.breaks, self.moment, self.act),
             status=self.one.status,
-            ended=round(self.ended, 1),
-            dead=round(self.dead, 1) or None,
+            ended=round(self.ended or 0.0, 1),
+            dead=None if self.dead is None else round(self.dead, 1),
             unswept=self.unswept,
             left=self.left,
             seconds=self.seconds,
@@ -132,10 +138,11 @@ class Case:
         said = self.one.words_said()
         if self.one.status not in STATUS.get(self.act, BY_ITSELF[self.moment]):
             return f"status {self.one.status}: {said}"
-        if self.ended > ENDS_SECONDS:
+        noticed = NOTICED_SECONDS[self.moment] if self.act == "nothing" else 0.0
+        if (self.ended or 0.0) > ENDS_SECONDS + noticed:
             return f"it ended after {self.ended:.0f} s: {said}"
-        if not 0 < self.dead <= DEAD_SECONDS:
-            return f"it was dead after {self.dead:.0f} s" if self.dead else "it lived on"
+        if self.dead is None or self.dead > DEAD_SECONDS:
+            return "it lived on" if self.dead is None else f"it was dead after {self.dead:.0f} s"
         if "Traceback" in self.one.terminal.said or "internal error" in self.one.terminal.said:
             return said
         if self.act != "both" and not self.one.terminal_is_back():
@@ -183,8 +190,10 @@ def break_all(cases: Sequence[Case]) -> None:
     while (now := time.monotonic() - began) < AWAY_SECONDS:
         running = alive()
         for each in cases:
-            each.dead = each.dead or (0.0 if each.one.desk.agent in running else now)
-            each.ended = each.ended or (now if each.is_over else 0.0)
+            if each.dead is None and each.one.desk.agent not in running:
+                each.dead = now
+            if each.ended is None and each.is_over:
+                each.ended = now
         look(cases)
     for each in cases:
         each.line.become(PASS)
@@ -201,7 +210,8 @@ def see_off(cases: Sequence[Case]) -> None:
     began = time.monotonic()
     for each in cases:
         each.one.to(GONE, CLEAN_SECONDS)
-        each.ended = each.ended or AWAY_SECONDS + time.monotonic() - began
+        if each.ended is None:
+            each.ended = AWAY_SECONDS + time.monotonic() - began
     for each in cases:
         if each.act != "both":
             each.left = each.one.clean_within(max(CLEAN_SECONDS - (time.monotonic() - began), 0))
@@ -254,10 +264,11 @@ def main(words: Sequence[str]) -> int:
         with private(folder / "engine"), place(folder / "place", BROKER) as there:
             for way, breaks in product(args["way"] or WAYS, args["break"] or BREAKS):
                 launches = product([way], [breaks], args["moment"] or MOMENTS, args["act"] or ACTS)
-                outcomes += round_of(there, list(launches))
+                found = round_of(there, list(launches))
+                outcomes += found
+                if args["write"]:
+                    kept.keep_links(found)
             print(kept.links_table(outcomes), end="")
-            if args["write"]:
-                kept.keep_links(outcomes)
     return 1 if any(each.left or each.wrong for each in outcomes) else 0
 
 

@@ -106,7 +106,7 @@ def soak(there: Place, starts: int, at_once: int, seed: int) -> Counter[tuple[st
 def settled(engine: Private, there: Place, before: Figures, sweeps: int) -> Figures:
     """Return what there is in the end, after as many further starts as it takes: each one sweeps up.
 
-    A reaper whose launch lost an answer of docker's looks for ten minutes for what may still come.
+    A reaper whose launch lost an answer of docker's looks for an hour for what may still come.
     """
     found: Figures = {}
 
