@@ -115,7 +115,7 @@ def test_a_hung_teardown_says_what_it_waits_for(bottle: Bottle) -> None:
     bottle.fake.fault("agent rm#1", mode="hang")
     terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
     terminal.until(
-        "still removing containers 'claude-bottle-pipelock-a', 'claude-bottle-broker-a', 'claude-bottle-a-2'; "
+        "still removing containers 'claude-bottle-a-2', 'claude-bottle-broker-a', 'claude-bottle-pipelock-a'; "
     )
     terminal.until("s more at most")
 

@@ -188,6 +188,6 @@ def test_a_long_copy_says_how_much_has_gone_on_a_terminal_only(
     clock = iter(range(100))  # a second a piece
     monkeypatch.setattr(copying.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(copying.os, "isatty", lambda _: on_terminal)
-    assert len(list(copying._told([b"x" * (1 << 20)] * 6))) == 6
+    assert len(list(copying._Told().passing([b"x" * (1 << 20)] * 6))) == 6
     said = ["claude-bottle: copied 2 MiB so far", "claude-bottle: copied 5 MiB so far"]
     assert capfd.readouterr().err.splitlines() == (said if on_terminal else [])

@@ -186,7 +186,8 @@ class Teardown:
         known = {it.identity: it for it in self._there(kind) if it.identity}
         if not known:
             return
-        self.doing = f"removing {kind}{'s' * (len(known) > 1)} {', '.join(repr(it.name) for it in known.values())}"
+        names = sorted(repr(it.name) for it in known.values())
+        self.doing = f"removing {kind}{'s' * (len(names) > 1)} {', '.join(names)}"
         for identity in perform(inventory.removed(engine, kind, list(known))):
             self._answered()
             self.journal.answered(known[identity], "")
