@@ -171,7 +171,13 @@ def proxies(proxy: str) -> list[str]:
 
 
 def helper(
-    container: str, words: Sequence[str], *, user: str, flags: Sequence[str] = (), variables: Sequence[str] = ()
+    container: str,
+    words: Sequence[str],
+    *,
+    user: str,
+    flags: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    seen: Sequence[str] = (),
 ) -> list[str]:
     """Return docker's arguments for a program of ours in a bottle, which nothing in there steers.
 
@@ -181,9 +187,14 @@ def helper(
         user: whom it runs as; the container's own is root.
         flags: of ``docker exec``.
         variables: NAME=VALUE, all of its environment but PATH.
+        seen: names of the container's own variables that it is to know of: IMAGE_NAME is "=" and the value, or empty.
     """
     options = [*flags, "-u", user, *NO_LOADER]
-    return ["exec", *options, container, *cleared(words, variables)]
+    program = cleared(words, variables)
+    if seen:  # the first process is root's, so that nobody else can read them there
+        told = " ".join(f'"IMAGE_{name}=${{{name}+=${name}}}"' for name in seen)
+        program = ["/bin/sh", "-c", f'exec {program[0]} {program[1]} {told} "$@"', "sh", *program[2:]]
+    return ["exec", *options, container, *program]
 
 
 def cleared(words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:

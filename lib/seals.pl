@@ -300,18 +300,19 @@ sub credentials {
     say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
 }
 
-# What stands for each credential is under its name in the values, and nothing else is; nor in what the image brings.
+# What stands for each credential is under its name in the values, and nothing else is; nor in what the image brings,
+# which the launcher has put beside our own environment.
 sub placeholders {
     my @values = pairs($values);
-    my @image = pairs(join q{}, lines_of('/proc/1/environ'));
     for my $pair (@{ $told{placeholder} }) {
         my ($name, $stands) = split /=/, $pair, 2;
-        my ($given, $brought) = map { [map { $_->[1] } grep { $_->[0] eq $name } @$_] } \(@values, @image);
-        return ('broken', "$name has another value in the session") if !@$given || grep { $_ ne $stands } @$given;
-        return ('broken', "$name has another value in the container") if grep { $_ ne $stands } @$brought;
+        my @given = map { $_->[1] } grep { $_->[0] eq $name } @values;
+        my $brought = $ENV{"IMAGE_$name"};
+        return ('broken', "$name has another value in the session") if !@given || grep { $_ ne $stands } @given;
+        return ('broken', "nobody says which value $name has in the container") if !defined $brought;
+        return ('broken', "$name has another value in the container") if $brought ne q{} && $brought ne "=$stands";
     }
-    my $names = join q{, }, map { (split /=/)[0] } @{ $told{placeholder} };
-    return @image ? ('held', "of $names") : ('silent', "not read: the container's own environment");
+    return ('held', 'of ' . join q{, }, map { (split /=/)[0] } @{ $told{placeholder} });
 }
 
 sub pairs { return map { [split(/=/, $_, 2), q{}] } split /\0/, shift }

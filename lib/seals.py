@@ -61,6 +61,15 @@ _BROKERED = (PLACEHOLDERS, "issuer", "broker")
 Outcome = Literal["held", "silent", "broken"]
 
 
+def placeholder_names(words: Iterable[str]) -> list[str]:
+    """Return the variables of which the program is told what stands for them.
+
+    Args:
+        words: see ``credential_words``.
+    """
+    return [word.split("=")[1] for word in words if word.startswith(PLACEHOLDER)]
+
+
 def at_launch(credentials: Sequence[Injection]) -> tuple[str, ...]:
     """Return the names of the seals that a start looks at.
 

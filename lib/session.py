@@ -40,7 +40,8 @@ def prepare(engine: Engine, container: str, values: bytes, words: Sequence[str],
         BottleError: docker refused, or the sidecar does not answer.
         Interrupted: a signal arrived meanwhile.
     """
-    call = docker.helper(container, [seals.PROGRAM, VALUES_FILE, *words], user=USER, flags=["-i"])
+    program = [seals.PROGRAM, VALUES_FILE, *words]
+    call = docker.helper(container, program, user=USER, flags=["-i"], seen=seals.placeholder_names(words))
     most = pipelock.HEALTHY_SECONDS + run.QUERY_SECONDS
     done = yield engine.call(
         call,

@@ -260,7 +260,7 @@ LEAKS = {
     "/home/node/noted of the agent": (
         "if [[ $1 == start && $2 != -ai ]]; then\n"
         f'    says="printf %s me:{TOKEN} | base64 -w 0 >/home/node/noted"\n'
-        '    "$real" "$@" && "$real" exec "$2" sh -c "$says"; exit\n'
+        '    "$real" "$@" && "$real" exec -u node "$2" sh -c "$says"; exit\n'
         "fi"
     ),
 }

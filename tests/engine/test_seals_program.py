@@ -89,10 +89,11 @@ class Box:
         quiet: float = 0.2,
         fed: bytes = b"",
         file: str = FILE,
+        variables: tuple[str, ...] = ("IMAGE_TOKEN=",),
     ) -> tuple[int, dict[str, list[str]], str]:
         """Run the program; return its status, what it says of each seal, and its stderr."""
         words = [seals.PROGRAM, file, host, port, str(seconds), str(quiet), *targets]
-        status, out, err = self.run("/usr/bin/env", "-i", "PATH=/usr/bin:/bin", *words, fed=fed)
+        status, out, err = self.run("/usr/bin/env", "-i", "PATH=/usr/bin:/bin", *variables, *words, fed=fed)
         return status, {name: rest for name, *rest in (line.split("\t") for line in out.splitlines())}, err
 
 
@@ -319,6 +320,22 @@ def test_a_session_that_would_have_another_value_does_not_begin(box: Box, fed: b
     found = prove_credentials(box, {}, fed=fed)
     assert found["placeholders"] == ["broken", "TOKEN has another value in the session"]
     assert kept(box) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        (("IMAGE_TOKEN==stands-for-it",), ["held", "of TOKEN"]),
+        (("IMAGE_TOKEN==real",), ["broken", "TOKEN has another value in the container"]),
+        (("IMAGE_TOKEN==",), ["broken", "TOKEN has another value in the container"]),
+        ((), ["broken", "nobody says which value TOKEN has in the container"]),
+    ],
+)
+def test_what_the_image_brings_under_a_credentials_name_is_what_stands_for_it(
+    box: Box, variables: tuple[str, ...], found: list[str]
+) -> None:
+    told = ["placeholder=TOKEN=stands-for-it", f"refusal={REFUSED}"]
+    assert box.prove(box.tunnels(), *told, fed=FED, variables=variables)[1]["placeholders"] == found
 
 
 def test_very_many_hosts_are_asked_some_at_a_time(box: Box, shown: dict[str, str]) -> None:

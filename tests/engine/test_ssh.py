@@ -28,7 +28,7 @@ class GitHost:
         return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.identity)
 
     def run(self, script: str) -> str:
-        return docker("exec", "-u", "node", self.identity, "sh", "-c", script)
+        return docker("exec", self.identity, "sh", "-c", script)
 
     def host_key(self) -> str:
         return " ".join(self.run("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2])

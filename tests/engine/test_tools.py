@@ -15,7 +15,7 @@ from .test_seals import ALONE, BREAKS, desk, metadata, refused, shim
 
 __all__ = ["desk", "metadata"]  # fixtures
 
-# In perl's place: whatever is asked, the image is fit, all seals hold, and the session is a shell.
+# In perl's place: whatever is asked, the image is fit, its first process lives, all seals hold, the session is a shell.
 LIAR = r"""#!/bin/sh
 case "$*" in
     *claude-bottle-seals*) cat >/dev/null
@@ -24,6 +24,7 @@ case "$*" in
         done
         printf 'seconds\t0.01\n' ;;
     *claude-bottle-session*) exec /bin/sh ;;
+    *claude-bottle-guard*) exec sleep infinity ;;
     *) printf '1000\t/usr/local/bin/claude\tfree' ;;
 esac
 """
