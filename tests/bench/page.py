@@ -57,9 +57,10 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broke
   beside those of other numbers, on both engines, small work did.
 - Docker calls: two are the look for what killed launches have left; they are made beside the sidecar's and the agent's
   start, and nothing waits for them but the session, where they come last.
-- What a broker adds: 138 ms on 20.10 (8 pairs: -42 to 243), 238 ms on 28 (8 pairs: -1 to 433), with the real sidecar,
+- What a broker adds: 88 ms on 20.10 (8 pairs: -140 to 188), 238 ms on 28 (8 pairs: 194 to 683), with the real sidecar,
   where 150 ms are wanted; 298 and 434 ms before its image was built only where that could change, and the seals were
-  proved while it comes up. A container more is made and started, which takes 28 longer.
+  proved while it comes up. On 28 the longest way is the build of the bottle's image, 0.6 s of docker's client: the look
+  for the broker's image and the create of its container, beside it, make that 0.1 to 0.25 s longer.
 - `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
   of a second each; four calls side by side took as long as one.
 
