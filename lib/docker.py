@@ -190,11 +190,12 @@ def helper(
         seen: names of the container's own variables that it is to know of: IMAGE_NAME is "=" and the value, or empty.
     """
     options = [*flags, "-u", user, *NO_LOADER]
-    program = cleared(words, variables)
-    if seen:  # the first process is root's, so that nobody else can read them there
-        told = " ".join(f'"IMAGE_{name}=${{{name}+=${name}}}"' for name in seen)
-        program = ["/bin/sh", "-c", f'exec {program[0]} {program[1]} {told} "$@"', "sh", *program[2:]]
-    return ["exec", *options, container, *program]
+    env, emptied, *program = cleared(words, variables)
+    if not seen:
+        return ["exec", *options, container, env, emptied, *program]
+    # The first process is root's, so that nobody else can read them there.
+    told = " ".join(f'"IMAGE_{name}=${{{name}+=${name}}}"' for name in seen)
+    return ["exec", *options, container, "/bin/sh", "-c", f'exec {env} {emptied} {told} "$@"', "sh", *program]
 
 
 def cleared(words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:

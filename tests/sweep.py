@@ -109,6 +109,18 @@ class Run:
             start_new_session=True,
         )
 
+    def begin_lasting(self, within: Path) -> subprocess.Popen[str]:
+        """Begin a session that lasts as long as a file which it makes, and return when that is there."""
+        self.fake.session(f"touch {within}; while [ -e {within} ]; do sleep 0.1; done")
+        child = self.begin()
+        assert until(within.exists)
+        return child
+
+    def reaper(self) -> int:
+        """Return the pid of the process that would remove what there is now."""
+        (mark,) = {box["labels"].get("claude-bottle.reaper", "") for box in self.fake.containers()} - {""}
+        return int(mark.split()[0])
+
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command to its end."""
         how: dict[str, Any] = {"cwd": self.cwd, "env": self.env, "capture_output": True, "text": True}

@@ -130,11 +130,8 @@ def test_a_moment_is_read_as_docker_writes_it(text: str, seconds: float | None) 
 def test_a_killed_reapers_leases_are_renewed_by_its_launcher(tmp_path: Path) -> None:
     run = Run(tmp_path)
     within = tmp_path / "within"
-    run.fake.session(f"touch {within}; while [ -e {within} ]; do sleep 0.1; done")
-    child = run.begin()
-    assert until(within.exists)
-    marks = {box["labels"].get("claude-bottle.reaper", "") for box in run.fake.containers()} - {""}
-    os.kill(int(marks.pop().split()[0]), signal.SIGKILL)
+    child = run.begin_lasting(within)
+    os.kill(run.reaper(), signal.SIGKILL)
     assert until(lambda: any("--renew" in words for words in run.fake.argvs()), 30)
     within.unlink()
     _, err = child.communicate(timeout=60)

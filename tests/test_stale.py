@@ -17,7 +17,7 @@ from claude_bottle.lib.host.state import state_folder, state_make
 from claude_bottle.lib.teardown import owner, sweep
 from claude_bottle.lib.teardown.owner import Owner, Place, owner_here, place_here, process_mark
 
-from tests.sweep import SIBLING, Run, until, wrong_words
+from tests.sweep import SIBLING, Run, wrong_words
 
 HERE = place_here()
 LAUNCH = "0f" * 16
@@ -310,12 +310,8 @@ def test_a_stage_dir_says_whose_it_is_and_nobody_else_may_read_it(tmp_path: Path
 def test_a_launch_killed_with_its_reaper_is_swept_by_the_next_start(tmp_path: Path) -> None:
     run = Run(tmp_path)
     within = tmp_path / "within"
-    run.fake.session(f"touch {within}; while [ -e {within} ]; do sleep 0.1; done")
-    child = run.begin()
-    assert until(within.exists)
-    marks = [box["labels"] for box in run.fake.containers() if "claude-bottle.reaper" in box["labels"]]
-    reaper = int(marks[0]["claude-bottle.reaper"].split()[0])
-    os.kill(reaper, 9)
+    child = run.begin_lasting(within)
+    os.kill(run.reaper(), 9)
     os.kill(child.pid, 9)
     child.wait(60)
     assert run.leftovers()

@@ -48,6 +48,13 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def resize(child: pexpect.spawn) -> None:
+    """Give a shell's terminal another size; return when the shell has that."""
+    child.setwinsize(33, 77)
+    child.sendline("until stty size | grep '33 77'; do sleep 0.1; done")
+    child.expect_exact("33 77\r\n")
+
+
 def until(what: Callable[[], object], seconds: float = 60) -> None:
     """Wait for a condition; fail when it does not come."""
     end = time.monotonic() + seconds

@@ -15,7 +15,7 @@ from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 
 from tests.terminal import Terminal
 
-from .conftest import AGENT, Desk, container, docker, leftovers, until
+from .conftest import AGENT, Desk, container, docker, leftovers, resize, until
 from .test_bottle import ask, session
 
 HOST_VALUE = "a-value-of-the-host-7721"
@@ -100,9 +100,7 @@ def test_a_command_on_a_terminal_is_one_on_a_terminal(bottle: Desk) -> None:
     child.sendline("tty; stty size")
     child.expect_exact("/dev/pts/")
     child.expect_exact("40 120")
-    child.setwinsize(33, 77)
-    child.sendline("until stty size | grep '33 77'; do sleep 0.1; done")
-    child.expect_exact("33 77\r\n")
+    resize(child)
     child.sendline("sleep 4712")
     until(lambda: runs("sleep 4712"))
     child.sendintr()

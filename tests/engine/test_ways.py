@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.scenery import Scenery
 
-from .conftest import AGENT, Desk, leftovers, until
+from .conftest import AGENT, Desk, leftovers, resize, until
 from .inside import inside
 from .office import BEARER, MESSAGES, TOKEN, Office, ask
 from .test_beside import runs
@@ -61,9 +61,7 @@ def test_a_terminal_has_its_size_and_its_ctrl_c(env: dict[str, str], shell: Desk
     child.expect_exact("attaching to")
     child.sendline("stty size")
     child.expect_exact("40 120\r\n")
-    child.setwinsize(33, 77)
-    child.sendline("until stty size | grep '33 77'; do sleep 0.1; done")
-    child.expect_exact("33 77\r\n")
+    resize(child)
     child.sendline("trap 'echo cau''ght' INT; sleep 4714")
     until(lambda: runs("sleep 4714"))
     child.sendintr()
