@@ -91,8 +91,16 @@ def broker_start(
     loss = "the hosts that credentials are for answer no more"
     watch = Watch(engine, broker, talk, "broker: the broker", loss, refused)
     if not started.ok or talk.ended:
-        raise watch.not_healthy(READY_SECONDS) if started.timed_out else watch.stopped()
+        raise watch.not_healthy(READY_SECONDS) if started.timed_out else _stopped(watch)
     return watch
+
+
+def _stopped(watch: Watch) -> DockerError:
+    said = watch.stopped()
+    if not any(guard.PERL in line for line in said.hints):
+        return said
+    needs = f"what CLAUDE_BOTTLE_BROKER_IMAGE names needs {guard.PERL}, haproxy 2.6 or newer, sh and tar"
+    return DockerError(f"broker: its image has no {guard.PERL}, which runs its first process", [*said.hints, needs])
 
 
 def broker_feed(text: str, authority: Authority, values: str) -> list[bytes]:

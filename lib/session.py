@@ -11,7 +11,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.watch import Watch
+from claude_bottle.lib.watch import Losses, Watch
 
 USER = "node"
 TERMINAL = "-it"
@@ -129,12 +129,13 @@ def attach(
         The session's own exit status.
 
     Raises:
-        SidecarLost: one of them has ended, and no terminal's session is told of it afterwards.
+        SidecarLost: one of them has ended before the bottle, and no terminal's session is told of it afterwards.
         LinkLost: the connection to an engine that is elsewhere has broken: the status is not the session's.
         Interrupted: TERM, HUP or an INT that did not come from the keyboard; the client has been ended.
     """
     log.log_info(f"attaching to {name}")
     on_terminal = terminal.tty_in_foreground()
+    losses = Losses(engine, container, watches)
 
     def gone() -> bool:
         return not engine.is_local and silent()  # what is slow here is no lost connection
@@ -144,12 +145,12 @@ def attach(
             words = session_words(plan, container, TERMINAL)
             status = terminal.tty_hand_over(lambda: calls.finish(engine.foreground(words), gone, look))
         else:
-            status = _without_terminal(engine, plan, container, lambda: gone() or _lacks(watches), look)
+            status = _without_terminal(engine, plan, container, lambda: gone() or losses.seen(), look)
     finally:
         pipelock.say_refused(watches[0], plan.bottle)
     if gone():
         raise engine.lost("nothing has been heard from there for a while")
-    for lost in [watch.lost() for watch in watches if watch.look_again()][:1]:
+    for lost in [watch.lost() for watch in losses.found()][:1]:
         if not on_terminal:
             raise lost
         log.log_warn(lost.message)
@@ -157,10 +158,6 @@ def attach(
     if not engine.is_local and any(watch.is_cut_off() for watch in watches):
         raise engine.lost("what was attached there was cut off")
     return status
-
-
-def _lacks(watches: Sequence[Watch]) -> bool:
-    return any(watch.has_ended() for watch in watches)
 
 
 def _without_terminal(

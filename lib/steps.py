@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup, tools, witness
+from claude_bottle.lib import broker, docker, env, guard, log, network, pipelock, session, ssh_setup, tools, witness
 from claude_bottle.lib.broker_image import docker_build_broker
 from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
@@ -44,6 +44,8 @@ from claude_bottle.lib.teardown import elsewhere, inventory, sweep
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.watch import Watch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -224,15 +226,33 @@ def _try_agent(
     return Container(identity, name), started
 
 
+def _within(launch: Launch, agent: Container, work: Work[T]) -> Work[T]:
+    """Do what needs a bottle that runs; where it has ended, that is said, not what docker says of it."""
+    try:
+        return (yield from work)
+    except DockerError:
+        yield from _require_guard(launch, agent)
+        raise
+
+
+def _require_guard(launch: Launch, agent: Container) -> Work[None]:
+    plan = launch.plan
+    where = f"the image of {plan.tools.path}" if plan.tools else f"image {plan.settings.image}"
+    ended = yield from guard.guard_ended(launch.engine, agent.identity, where)
+    if ended:
+        raise ended
+
+
 def set_up_ssh(launch: Launch, agent: Container, sidecar: Container) -> Work[None]:
     """Have ssh work in the bottle, if it has entries."""
     host = pipelock.pipelock_host(sidecar.name)
-    return ssh_setup.ssh_setup(launch.engine, launch.plan, agent.identity, agent.name, host)
+    return _within(launch, agent, ssh_setup.ssh_setup(launch.engine, launch.plan, agent.identity, agent.name, host))
 
 
 def copy_workspace(launch: Launch, agent: Container) -> Work[None]:
     """Have the working directory in the bottle, if it was asked for."""
-    return workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name, launch.work)
+    work = workspace.copy_workspace(launch.engine, launch.plan, agent.identity, agent.name, launch.work)
+    return _within(launch, agent, work)
 
 
 def mark_work(launch: Launch, agent: Container, _files: None) -> Work[Record | None]:
@@ -243,15 +263,21 @@ def mark_work(launch: Launch, agent: Container, _files: None) -> Work[Record | N
     try:
         return (yield from branches.mark(Source(launch.engine, agent.identity, True), work))
     except BottleError as problem:
+        yield from _require_guard(launch, agent)
         log.log_warn(f"{problem.message}; its work comes home whole, or is kept")
         return work
 
 
-def prepare(
+def prepare(launch: Launch, agent: Container, *needs: Any) -> Work[Proof]:
+    """Have the seals proved, and the session's values in the bottle where they hold."""
+    return _within(launch, agent, _prove(launch, agent, *needs))
+
+
+def _prove(
     launch: Launch,
+    agent: Container,
     base: Image,
     authority: Authority,
-    agent: Container,
     sidecar: Container,
     watch: Watch,
     internal: Network,
@@ -311,7 +337,7 @@ STEPS = (
     Step(("agent",), "files", copy_workspace, "working directory", after=("ssh",)),
     Step(("agent", "files"), "work", mark_work, "look at the repository"),
     Step(
-        ("base", "authority", "agent", "sidecar", "watch", "internal", "egress"),
+        ("agent", "base", "authority", "sidecar", "watch", "internal", "egress"),
         "proof",
         prepare,
         "seals, and sidecar's answer",

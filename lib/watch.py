@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError, SidecarLost
 from claude_bottle.lib.host import run
@@ -9,11 +11,23 @@ from claude_bottle.lib.host.calls import ERR, OUT, Talk, one, perform
 from claude_bottle.lib.refused import Refused, Row
 
 LOG_LINES = 8
+ENDED, REMOVED = ("exited", "dead", "removing"), "removed"
 
 
 def state_words(container: str) -> list[str]:
     """Return docker's words that ask for a container's state."""
     return ["container", "inspect", "--format", "{{.State.Status}}", container]
+
+
+def state_of(engine: Engine, container: str) -> str:
+    """Return docker's word for a container's state, "removed" where it is gone; empty where no answer is given.
+
+    Args:
+        engine: to ask.
+        container: its id.
+    """
+    look = perform(one(engine.call(state_words(container), seconds=run.QUERY_SECONDS)))
+    return look.text if look.ok else REMOVED * ("No such" in look.failure)
 
 
 class Watch:
@@ -61,8 +75,7 @@ class Watch:
     def has_ended(self) -> bool:
         """Say whether it runs no more; an engine that gives no answer is no proof."""
         if self._ended is None and self.is_alone:
-            look = perform(one(self._engine.call(state_words(self._container), seconds=run.QUERY_SECONDS)))
-            self._ended = look.text in ("exited", "dead", "removing") if look.ok else "No such" in look.failure
+            self._ended = state_of(self._engine, self._container) in (*ENDED, REMOVED)
         return bool(self._ended)
 
     def is_cut_off(self) -> bool:
@@ -73,3 +86,32 @@ class Watch:
         """Say the same after a look of now, whatever an earlier one said."""
         self._ended = self._ended or None
         return self.has_ended()
+
+
+class Losses:
+    """What has ended beside a bottle that runs.
+
+    Where the bottle has ended too, as when the engine ends, its session's own outcome counts, whichever is seen first.
+
+    Args:
+        engine: to ask.
+        container: the bottle's id.
+        watches: notice the end of the others.
+    """
+
+    def __init__(self, engine: Engine, container: str, watches: Sequence[Watch]) -> None:
+        self._engine, self._container, self._watches = engine, container, watches
+        self._is_over = False
+
+    def seen(self) -> bool:
+        """Say whether one is lost; a look that has been taken is not taken again."""
+        return any(watch.has_ended() for watch in self._watches) and self._bottle_runs()
+
+    def found(self) -> list[Watch]:
+        """Return those that are lost, after looks of now."""
+        lost = [watch for watch in self._watches if watch.look_again()]
+        return lost if lost and self._bottle_runs() else []
+
+    def _bottle_runs(self) -> bool:
+        self._is_over = self._is_over or state_of(self._engine, self._container) in ENDED
+        return not self._is_over

@@ -43,6 +43,7 @@ BOUNDS = {
     "signalled": 1.0,
     "silent": 2.0,
     "teardown": 6.0,
+    "afar": 6.0,
     "late": 2.0,
     "healthy": 6.0,
     "patience": 6.0,
@@ -58,7 +59,8 @@ run.SILENT_SECONDS = {silent}
 run.CHANGE_SECONDS = {change}
 run.SIGNALLED_SECONDS = {signalled}
 pipelock.HEALTHY_SECONDS = broker.READY_SECONDS = {healthy}
-cleanup.DEADLINE_SECONDS = cleanup.AFAR_SECONDS = {teardown}
+cleanup.DEADLINE_SECONDS = {teardown}
+cleanup.AFAR_SECONDS = {afar}
 cleanup.Teardown.__init__.__kwdefaults__.update(late_seconds={late})
 reaper.PATIENCE_SECONDS = {patience}
 from claude_bottle.cli.main import main
@@ -68,7 +70,8 @@ sys.exit(main("cli.sh", sys.argv[2:]))
 
 def impatient(**bounds: float) -> list[str | Path]:
     """Return the words of the program with other bounds than its own."""
-    program = PROGRAM.format(**{**BOUNDS, **bounds})
+    afar = {"afar": bounds["teardown"]} if "teardown" in bounds else {}
+    program = PROGRAM.format(**{**BOUNDS, **afar, **bounds})
     return [sys.executable, "-I", "-X", "utf8", "-c", program, str(ROOT)]
 
 

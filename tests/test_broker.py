@@ -109,6 +109,17 @@ def test_a_broker_that_does_not_come_up_is_named_and_nothing_stays(tmp_path: Pat
     assert "claude-bottle: hint: [ALERT] cannot bind" in err and TOKEN not in err
 
 
+def test_a_brokers_image_without_perl_is_one_clear_error(tmp_path: Path) -> None:
+    run = plain(tmp_path, images=[*plain(tmp_path / "other").fake.images(), {"name": "own:1", "labels": {}}])
+    run.env["CLAUDE_BOTTLE_BROKER_IMAGE"] = "own:1"
+    run.fake.fault('broker start#1: exec: "/usr/bin/perl": stat /usr/bin/perl: no such file', status=127)
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (1, []), err
+    error, *hints = (line for line in err.splitlines() if ": error: " in line or ": hint: " in line)
+    assert error == "claude-bottle: error: broker: its image has no /usr/bin/perl, which runs its first process"
+    assert any("what CLAUDE_BOTTLE_BROKER_IMAGE names needs /usr/bin/perl, haproxy 2.6" in hint for hint in hints)
+
+
 def test_the_end_of_the_broker_ends_the_session_and_is_said_once(tmp_path: Path) -> None:
     run = plain(tmp_path)
     until_stage_gone = f"while ls {run.tmp}/claude-bottle-stage.* >/dev/null 2>&1; do sleep 0.1; done"

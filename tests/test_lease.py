@@ -74,6 +74,22 @@ def test_a_guard_with_words_ends_as_these_do_and_feeds_them() -> None:
     assert killed.returncode == 137
 
 
+@pytest.mark.parametrize("called", ["", "mine:latest"])
+def test_a_bottle_whose_guard_has_ended_is_one_clear_error_and_leaves_nothing(tmp_path: Path, called: str) -> None:
+    run = Run(tmp_path)
+    run.env |= {"CLAUDE_BOTTLE_IMAGE": called} if called else {}
+    fault = run.fake.fault("agent start", mode="pause", when="after")
+    child = run.begin()
+    run.fake.wait_for_pause(fault, 30)
+    run.fake.end("claude-bottle-a-2", 3)
+    run.fake.release(fault)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, run.leftovers()) == (1, []), err
+    error, hint, *_ = (line for line in err.splitlines() if ": error: " in line or ": hint: " in line)
+    assert error == "claude-bottle: error: the bottle's first process, its guard, has ended with status 3"
+    assert f"/usr/bin/perl of image {called or 'claude-bottle:latest'} must be a perl that runs" in hint
+
+
 def bottle(owner: Owner, status: str) -> Item:
     return Item(CONTAINER, "c" * 64, "claude-bottle-a", "", status, shown(NOW - 5), "a", AGENT, "", "", owner)
 

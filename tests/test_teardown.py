@@ -120,6 +120,69 @@ def test_an_outage_that_begins_in_the_session_is_waited_out(tmp_path: Path, rest
     assert "could not remove" not in err
 
 
+def test_what_ends_with_the_bottle_does_not_end_its_session(tmp_path: Path) -> None:
+    """The other order: the broker's end is seen before that of the session's client."""
+    run = Bottle(tmp_path)
+    run.fake.session(f"touch {run.within}; while [ -e {run.within} ]; do sleep 0.1; done; exit 7")
+    child = run.into_session()
+    before = len(run.fake.calls())
+    run.fake.up(restarted=True)
+    assert until(lambda: looked_at_the_bottle(run, before))
+    run.within.unlink()
+    status, err = run.ended(child)
+    assert (status, run.clean()) == (7, True), err
+    assert "has stopped" not in err
+
+
+def looked_at_the_bottle(run: Bottle, since: int) -> bool:
+    (box,) = (box["id"] for box in run.fake.containers() if box["name"] == "claude-bottle-a-2")
+    return any("{{.State.Status}}" in argv and box in argv for argv in run.fake.argvs()[since:])
+
+
+@pytest.mark.parametrize(("host", "status"), [("", 0), ("tcp://far:2375", 69)])
+def test_a_session_far_away_that_was_cut_off_is_lost_whatever_docker_says_of_it(
+    tmp_path: Path, host: str, status: int
+) -> None:
+    run = Bottle(tmp_path, teardown=60.0)
+    run.env |= {"DOCKER_HOST": host} if host else {}
+    run.fake.fault("agent exec claude", when="after", status=0)
+    child = run.into_session()
+    run.fake.down()
+    before = len(run.fake.calls())
+    assert until(lambda: [call["status"] for call in run.fake.calls()[before:]].count(1) > 2)
+    run.fake.up()
+    seen, err = run.ended(child)
+    assert (seen, run.clean()) == (status, True), err
+    assert (f"the connection to {host} was lost, and with it what was under way" in err) == bool(host)
+
+
+def test_a_session_far_away_that_ends_by_itself_has_its_own_status(tmp_path: Path) -> None:
+    run = Bottle(tmp_path)
+    run.env["DOCKER_HOST"] = "tcp://far:2375"
+    run.fake.session("exit 7")
+    status, err = run.ended(run.begin())
+    assert (status, run.clean(), "was lost" in err) == (7, True, False), err
+
+
+@pytest.mark.parametrize("host", ["", "tcp://far:2375"])
+def test_who_waits_at_an_engine_far_away_waits_less(tmp_path: Path, host: str) -> None:
+    run = Bottle(tmp_path, teardown=60.0, afar=3.0)
+    run.env |= {"DOCKER_HOST": host} if host else {}
+    child = run.into_session()
+    run.fake.down()
+    before = len(run.fake.calls())
+    if host:
+        status, err = run.ended(child)
+        assert status == 69 and BACKGROUND in err
+        run.fake.up()
+        assert until(run.clean), run.leftovers()
+        return
+    assert until(lambda: [call["status"] for call in run.fake.calls()[before:]].count(1) > 4)
+    assert child.poll() is None
+    run.fake.up()
+    assert run.ended(child)[0] == 255 and run.clean()
+
+
 def test_an_outage_is_told_while_it_lasts(tmp_path: Path) -> None:
     run = Bottle(tmp_path, teardown=60.0)
     terminal = Terminal(run.words, run.cwd, run.env)

@@ -244,7 +244,15 @@ def _bring_or_keep(
     """Bring home what is in a container; where that fails, keep it, unless there is a later when the engine is back."""
     problem: Exception
     try:
-        brought = yield from bring(engine, found, container, owner, patience)
+        try:
+            brought = yield from bring(engine, found, container, owner, patience)
+        except (Abandoned, Refused, EngineAway):
+            raise
+        except BottleError:
+            if not later:
+                raise
+            yield from _require_answer(engine, container)
+            brought = yield from bring(engine, found, container, owner, patience)  # it may just be back
     except EngineAway:
         raise
     except (BottleError, OSError) as failure:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -33,15 +33,26 @@ SLOTS = 8  # removals of the floor at a time
 SWEEPS = 5
 # The builder shows its lines, so none of them may be UP.
 CLIENT = ("#!/bin/sh", "printf 'the session is %s\\n' up", "read -r _")
-# As many steps as the product's own has.
-DOCKERFILE = f"""\
-FROM node:22-slim
-RUN printf '%s\\n' {shlex.join(CLIENT)} >/usr/local/bin/claude
+
+
+def dockerfile(base: str = "node:22-slim", client: Sequence[str] = CLIENT) -> str:
+    """Return what an image of a stub agent is built from; it has as many steps as the product's own.
+
+    Args:
+        base: of the image.
+        client: lines of the script in the client's place.
+    """
+    return f"""\
+FROM {base}
+RUN printf '%s\\n' {shlex.join(client)} >/usr/local/bin/claude
 RUN chmod 755 /usr/local/bin/claude
 USER node
 WORKDIR /home/node
 RUN mkdir -p /home/node/.claude/skills
 """
+
+
+DOCKERFILE = dockerfile()
 YAML = """\
 mode: strict
 enforce: true

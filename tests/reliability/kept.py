@@ -31,12 +31,13 @@ before it, whatever has happened:
 - A docker call that lost its answer may still have its effect. The reaper looks for that for an hour and so may live
   on for so long, with nothing on the engine.
 
-Each is shown on a real engine by a script, with a stub agent and a stub sidecar (those of `scripts/bench`):
+Each is shown on a real engine by a script, with a stub agent, and a stub sidecar (those of `scripts/bench`) if no other
+is named:
 
     scripts/reliability faults --call "create agent"     # some of the matrix: prints a table, and changes nothing
     scripts/reliability faults --engine 28 --write       # all of it; keeps the outcomes, and makes this page anew
     scripts/reliability restarts --write
-    scripts/reliability links --write                    # --way, --break, --moment, --act: some of it
+    scripts/reliability links --write                    # --way, --break, --mended, --moment, --act: some of it
     scripts/reliability soak --write                     # 200 starts, 20 at once; --starts, --at-once, --seed
     scripts/reliability git --write                      # 20 runs of each; --runs
 
@@ -49,14 +50,15 @@ Each is shown on a real engine by a script, with a stub agent and a stub sidecar
 - *Restarts*: launches wait at some calls while the engine ends in order and starts again, or is killed and comes back
   when the last launcher has given up. The engine is one of the script's own, of the installed dockerd.
 - *Links*: launches, each by a line of its own, over TCP or over ssh, have come to a moment: the agent's container has
-  just been made, the session is up, or the removal is about to begin. Then their lines are cut, which resets all that
-  is open and refuses what is new, or swallow all. Nothing else happens, or TERM or KILL to the launcher, or launcher
-  and reaper are killed. The patience is 30 seconds; the lines are mended after 75. Counted from the break are the
-  launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's next command,
-  `cleanup --stale`, removes what there is. *Wrong* is another status, a bottle that lives for more than the patience, a
-  launcher that ends later than 30 seconds after it was told to or has noticed, which takes a session 30 seconds and a
-  start a minute (20 more for a busy machine), an internal error, or a terminal that is not as before. The engine is one
-  of the script's own.
+  just been made, the session is up and has made a commit, that is about to be brought home, or the removal is about to
+  begin. Then their lines are cut, which resets all that is open and refuses what is new, or swallow all. Nothing else
+  happens, or TERM or KILL to the launcher, or launcher and reaper are killed. The patience is 30 seconds; the lines are
+  mended after 75 seconds, or after 15. Counted from the break are the launcher's end, and when neither agent nor broker
+  runs any more. Where both were killed the user's next command, `cleanup --stale`, removes what there is. The work is
+  home when the commit is in one branch of the user's repository. *Wrong* is another status, a bottle that lives for
+  more than the patience, a launcher that ends later than 30 seconds after it was told to or has noticed, which takes a
+  session 30 seconds and a start a minute (20 more for a busy machine), an internal error, a terminal that is not as
+  before, or work that is not home. The engine is one of the script's own, of the version that the part is about.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.
@@ -78,6 +80,8 @@ WHAT = {
     "both": "KILL of both",
 }
 LINE = {"cut": "is cut", "hole": "swallows all"}
+AFTER, WITHIN = "after", "within"  # the patience
+HOME, LOST = "home", "lost"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Broken:
     Attributes:
         way: by which it reached the engine.
         breaks: how the line broke.
-        moment: when.
+        mended: when it was mended: AFTER the patience, or WITHIN it.
+        moment: when it broke.
         act: what happened to the launcher then.
         status: of the launcher.
         ended: seconds from the break until the launcher had ended.
@@ -124,11 +129,13 @@ class Broken:
         unswept: how many things there were before the next command, where launcher and reaper were killed.
         left: what was there in the end.
         seconds: from the mending until nothing was there, where it took no command.
+        work: HOME or LOST: what was committed in the session; an empty text where there was none.
         wrong: what else is not as it should be.
     """
 
     way: str
     breaks: str
+    mended: str
     moment: str
     act: str
     status: int | None
@@ -137,6 +144,7 @@ class Broken:
     unswept: int
     left: list[str]
     seconds: float | None
+    work: str
     wrong: str
 
     def row(self) -> list[Any]:
@@ -187,25 +195,37 @@ def links_table(outcomes: Sequence[Broken]) -> str:
 
 def _links(rows: Sequence[Sequence[Any]]) -> str:
     lines: list[list[object]] = []
-    for way, breaks, act in dict.fromkeys((row[0], row[1], row[3]) for row in rows):
-        some = [row for row in rows if (row[0], row[1], row[3]) == (way, breaks, act)]
-        statuses = ", ".join(str(each) for each in sorted({row[4] for row in some if row[4] is not None}))
-        ended = f"{max(row[5] for row in some):.0f} s"
-        dead = "not" if None in [row[6] for row in some] else f"{max(row[6] for row in some):.0f} s"
-        swept = sum(row[7] for row in some) if act == "both" else ""
-        left, wrong = sum(row[8] for row in some), sum(bool(row[10]) for row in some)
-        clean = "" if act == "both" else f"{max(row[9] for row in some):.0f} s"
+    for *kind, act in dict.fromkeys((*row[:3], row[4]) for row in rows):
+        way, breaks, mended = kind
+        some = [Broken(*row) for row in rows if row[:3] == kind and row[4] == act]
+        statuses = ", ".join(str(each) for each in sorted({each.status for each in some if each.status is not None}))
+        ended = f"{max(each.ended for each in some):.0f} s"
+        dead = "not" if mended == AFTER else ""
+        if died := [each.dead for each in some if each.dead is not None]:
+            dead = f"{max(died):.0f} s" if mended == WITHIN or len(died) == len(some) else dead
+        swept = sum(each.unswept for each in some) if act == "both" else ""
+        left, wrong = sum(int(each.left) for each in some), sum(bool(each.wrong) for each in some)
+        clean = "" if act == "both" else f"{max(each.seconds for each in some):.0f} s"
+        work, home = (len([each for each in some if each.work in kinds]) for kinds in ((HOME, LOST), (HOME,)))
         what = WHAT.get(act, act)
-        lines.append([way, LINE[breaks], what, len(some), statuses, ended, dead, swept, left, wrong, clean])
-    head = ("by", "the line", "then", "runs", "status", "ended after", "dead after", "for the next command", "left")
-    return table((*head, "wrong", "clean after it was mended"), lines)
+        line = [way, LINE[breaks], mended, what, len(some), statuses, ended, dead, swept, left]
+        lines.append([*line, f"{home} of {work}", wrong, clean])
+    head = ("by", "the line", "mended", "then", "runs", "status", "ended after", "dead after", "for the next command")
+    return table((*head, "left", "work home", "wrong", "clean after it was mended"), lines)
 
 
-def keep_links(outcomes: Sequence[Broken]) -> None:
-    """Keep outcomes in the place of earlier ones of the same ways and breaks."""
-    done = {(each.way, each.breaks) for each in outcomes}
-    others = [row for row in known().get("links", []) if (row[0], row[1]) not in done]
-    keep("links", others + [each.row() for each in outcomes])
+def keep_links(sidecar: str, outcomes: Sequence[Broken]) -> None:
+    """Keep outcomes in the place of earlier ones of the same ways and breaks, of the same sidecar.
+
+    Args:
+        sidecar: image that it was run with.
+        outcomes: to keep.
+    """
+    done = {(each.way, each.breaks, each.mended) for each in outcomes}
+    before = known().get("links", {})
+    rows = before["rows"] if before.get("sidecar") == sidecar else []
+    others = [row for row in rows if tuple(row[:3]) not in done]
+    keep("links", {"sidecar": sidecar, "rows": others + [each.row() for each in outcomes]})
 
 
 def git_table(rows: Sequence[Sequence[Any]]) -> str:
@@ -279,9 +299,10 @@ def _of_engine(known: dict[str, Any]) -> str:
         text += f"\n### Restarts\n\n{runs} launches, {left} things left, at these calls: {calls}.\n\n"
         text += restarts_table(restarts)
     if links := known.get("links"):
-        runs, left, moments = len(links), sum(row[8] for row in links), dict.fromkeys(row[2] for row in links)
-        text += f"\n### Links\n\n{runs} launches, {left} things left, at these moments: {', '.join(moments)}.\n\n"
-        text += _links(links)
+        rows = links["rows"]
+        runs, left, moments = len(rows), sum(row[9] for row in rows), dict.fromkeys(row[3] for row in rows)
+        text += f"\n### Links\n\n{runs} launches, {left} things left, at these moments: {', '.join(moments)}. "
+        text += f"The sidecar was `{links['sidecar']}`.\n\n{_links(rows)}"
     if soak := known.get("soak"):
         text += f"\n### Soak\n\n{soak['starts']} starts, {soak['at once']} at once, in {soak['seconds']} s, "
         text += f"`--seed {soak['seed']}`.\n\n{soak_table(soak)}"

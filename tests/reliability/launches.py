@@ -18,6 +18,7 @@ from tests.bench.launch import GONE, SESSION, Launch, look_at
 from tests.checkout import clone
 from tests.conftest import ROOT
 from tests.engine.conftest import Desk, docker, leftovers, until
+from tests.projects import git, repository
 from tests.sweep import impatient
 from tests.traces import MARK, processes
 
@@ -35,16 +36,17 @@ class Place:
     Args:
         folder: an empty folder.
         broker: an image for it that is there; without one each launch builds it.
+        dockerfile: of the agent's image.
     """
 
-    def __init__(self, folder: Path, broker: str = "") -> None:
+    def __init__(self, folder: Path, broker: str = "", dockerfile: str = sides.DOCKERFILE) -> None:
         self.folder = folder
         self.broker = broker
         folder.mkdir(exist_ok=True)
         self.checkout = clone(folder / "checkout")
         if (ROOT / ".venv-run").is_dir():
             (self.checkout / ".venv-run").symlink_to((ROOT / ".venv-run").resolve())
-        (self.checkout / "Dockerfile").write_text(sides.DOCKERFILE)
+        (self.checkout / "Dockerfile").write_text(dockerfile)
         self.made = 0
 
     def launch(
@@ -54,6 +56,7 @@ class Place:
         patient: bool = True,
         tmp: Path | None = None,
         env: Mapping[str, str] | None = None,
+        work: bool = False,
     ) -> One:
         """Begin a start.
 
@@ -62,9 +65,10 @@ class Place:
             patient: have the launcher's own limits, else short ones.
             tmp: the folder for temporary files, if not one of its own.
             env: what of its environment is another.
+            work: give it a project.
         """
         self.made += 1
-        return One(self, self.made, fault, patient, tmp, env or {})
+        return One(self, self.made, fault, patient, tmp, env or {}, work)
 
     def processes(self) -> list[str]:
         """Return what runs of any launch."""
@@ -84,6 +88,7 @@ class One:
         patient: with the launcher's own limits.
         tmp: the folder for temporary files, if not one of its own.
         env: what of its environment is another.
+        work: give it a project.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class One:
         patient: bool,
         tmp: Path | None,
         env: Mapping[str, str],
+        work: bool,
     ) -> None:
         self.folder = place.folder / f"launch-{number}"
         self.desk = Desk(self.folder, f"{RUN}-{number}")
@@ -108,7 +114,12 @@ class One:
         if fault is not None:
             lay_shim(self.shim, fault)
             self.env["PATH"] = f"{self.shim}:{self.env['PATH']}"
-        self.terminal = Launch([*place.words(patient), "start", self.desk.agent], self.desk.cwd, self.env)
+        words: list[str | Path] = [*place.words(patient), "start"]
+        if work:
+            self.desk.cwd.rmdir()
+            repository(self.desk.cwd)
+            words.append("--cwd")
+        self.terminal = Launch([*words, self.desk.agent], self.desk.cwd, self.env)
 
     def run(self, seconds: float = END_SECONDS) -> int | None:
         """See the launcher to its end, ending its session as soon as that is up; return its status."""
@@ -152,6 +163,11 @@ class One:
             return []
         routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
         return [line for line in routes.splitlines() if line.split()[0] in wanted]
+
+    def came_home(self) -> list[str]:
+        """Return the files of each branch that has come home, one text for each."""
+        found = git(self.desk.cwd, "for-each-ref", "--format=%(refname)", "refs/heads/claude-bottle").split()
+        return [git(self.desk.cwd, "ls-tree", "-r", "--name-only", each) for each in found]
 
     def clean_within(self, seconds: float) -> list[str]:
         """Return what is still there after some time at most."""
@@ -197,16 +213,17 @@ def remove(slug: str) -> None:
 
 
 @contextmanager
-def place(folder: Path, broker: str = "") -> Iterator[Place]:
+def place(folder: Path, broker: str = "", dockerfile: str = sides.DOCKERFILE) -> Iterator[Place]:
     """Yield a place whose image is built; the image goes afterwards, and so do launches that are left.
 
     Args:
         folder: an empty folder, or none yet.
         broker: see ``Place``.
+        dockerfile: likewise.
     """
     for number in (signal.SIGINT, signal.SIGHUP):  # what runs in the background may ignore them, and its children too
         signal.signal(number, signal.default_int_handler)
-    made = Place(folder.resolve(), broker)
+    made = Place(folder.resolve(), broker, dockerfile)
     try:
         first = made.launch()
         try:

@@ -9,44 +9,51 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import product
 from pathlib import Path
 
 from fixtures.scenery import sigterm_raises
+from tests.bench import sides
 from tests.bench.launch import GONE, SESSION, look_at
-from tests.engine.conftest import docker, until
+from tests.engine.conftest import GIT_HOST, docker, until
 from tests.engine.far import Far
 from tests.line import CUT, HOLE, PASS, Line
+from tests.projects import WHO
 from tests.reliability import kept
-from tests.reliability.kept import Broken
+from tests.reliability.kept import AFTER, HOME, LOST, WITHIN, Broken
 from tests.reliability.launches import One, Place, place
 from tests.reliability.private import BROKER, private
 from tests.reliability.shim import reaper_of
+from tests.sidecar import SIDECAR
 
 WAYS, BREAKS, ACTS = ("tcp", "ssh"), (CUT, HOLE), ("nothing", "TERM", "KILL", "both")
-CREATE, LIVE, TEARDOWN = MOMENTS = ("create", "session", "teardown")
+CREATE, LIVE, BRINGING, TEARDOWN = MOMENTS = ("create", "session", "bringing", "teardown")
 FAULTS = {
     CREATE: {"point": "create agent", "when": "after", "act": "pause"},
+    BRINGING: {"point": "exec work list", "when": "before", "act": "pause"},
     TEARDOWN: {"point": "rm", "when": "before", "act": "pause"},
 }
 STATUS = {"TERM": (143,), "KILL": (-9,), "both": (-9,)}
-BY_ITSELF = {CREATE: (1,), LIVE: (69,), TEARDOWN: (0, 1)}
+BY_ITSELF = {CREATE: (1,), LIVE: (69,), BRINGING: (0, 1), TEARDOWN: (0, 1)}
 PATIENCE = 30  # the least that can be asked for
-AWAY_SECONDS = 75.0  # how long the line is broken
+AWAY_SECONDS = {AFTER: 75.0, WITHIN: 15.0}  # how long the line is broken
 BUSY_SECONDS = 20.0  # more than what is promised, on a busy machine
 ENDS_SECONDS, DEAD_SECONDS = 30.0 + BUSY_SECONDS, PATIENCE + BUSY_SECONDS
 NOTICED_SECONDS = {
     CREATE: 60.0,
     LIVE: 30.0,
+    BRINGING: 30.0,
     TEARDOWN: 0.0,
 }  # where nobody tells the launcher: a call's, and a session's
 BEGIN_SECONDS = 300.0
 CLEAN_SECONDS = 150.0  # who goes on trying may wait for a minute
 LABELS = '{{.Label "claude-bottle.role"}} {{.Label "claude-bottle.slug"}}'
 GUARDED = ("agent", "broker")
-Names = tuple[str, str, str, str]  # way, break, moment, act
+CLIENT = ("#!/bin/sh", "echo made >made", "git add made", f"git {' '.join(WHO)} commit -qm made", *sides.CLIENT[1:])
+DOCKERFILE = sides.dockerfile(GIT_HOST, CLIENT)
+Names = tuple[str, str, str, str, str]  # way, break, when it is mended, moment, act
 
 
 def say(text: str) -> None:
@@ -60,12 +67,13 @@ class Case:
         there: to launch from.
         way: by which it reaches the engine.
         breaks: how the line breaks.
-        moment: when.
+        mended: when it is.
+        moment: at which it breaks.
         act: what happens to the launcher then.
     """
 
-    def __init__(self, there: Place, way: str, breaks: str, moment: str, act: str) -> None:
-        self.way, self.breaks, self.moment, self.act = way, breaks, moment, act
+    def __init__(self, there: Place, way: str, breaks: str, mended: str, moment: str, act: str) -> None:
+        self.way, self.breaks, self.mended, self.moment, self.act = way, breaks, mended, moment, act
         self.launcher = there.checkout / "cli.sh"
         self.ended: float | None = None
         self.dead: float | None = None
@@ -85,12 +93,13 @@ class Case:
             self.line = Line(engine.removeprefix("unix://"))
             env = {"DOCKER_HOST": f"tcp://127.0.0.1:{self.line.port}"}
         self.closing.callback(self.line.close)
-        env["CLAUDE_BOTTLE_PATIENCE"] = str(PATIENCE)
-        self.one: One = there.launch(FAULTS.get(moment, {}), env=env)
+        # One user's, as is what all of them keep.
+        env |= {"CLAUDE_BOTTLE_PATIENCE": str(PATIENCE), "XDG_STATE_HOME": str(there.folder / "state")}
+        self.one: One = there.launch(FAULTS.get(moment, {}), env=env, work=True)
         self.closing.callback(self.one.close)
 
     def __str__(self) -> str:
-        return f"{self.way}, {self.breaks}, {self.moment}, {self.act}"
+        return f"{self.way}, {self.breaks}, mended {self.mended}, {self.moment}, {self.act}"
 
     @property
     def is_there(self) -> bool:
@@ -123,15 +132,22 @@ class Case:
     def outcome(self) -> Broken:
         """Return what has become of it."""
         return Broken(
-            *(self.way, self.breaks, self.moment, self.act),
+            *(self.way, self.breaks, self.mended, self.moment, self.act),
             status=self.one.status,
             ended=round(self.ended or 0.0, 1),
             dead=None if self.dead is None else round(self.dead, 1),
             unswept=self.unswept,
             left=self.left,
             seconds=self.seconds,
+            work=self.work(),
             wrong=self.wrong(),
         )
+
+    def work(self) -> str:
+        """Return where the commit is that was made in its session; an empty text where there was no session."""
+        if self.moment == CREATE:
+            return ""
+        return HOME if [files.split().count("made") for files in self.one.came_home()] == [1] else LOST
 
     def wrong(self) -> str:
         """Return what is not as it should be, but for leftovers."""
@@ -139,14 +155,16 @@ class Case:
         if self.one.status not in STATUS.get(self.act, BY_ITSELF[self.moment]):
             return f"status {self.one.status}: {said}"
         noticed = NOTICED_SECONDS[self.moment] if self.act == "nothing" else 0.0
-        if (self.ended or 0.0) > ENDS_SECONDS + noticed:
-            return f"it ended after {self.ended:.0f} s: {said}"
-        if self.dead is None or self.dead > DEAD_SECONDS:
+        if self.ended is None or self.ended > ENDS_SECONDS + noticed:
+            return f"it ended after {self.ended} s: {said}"
+        if self.mended == AFTER and (self.dead is None or self.dead > DEAD_SECONDS):
             return "it lived on" if self.dead is None else f"it was dead after {self.dead:.0f} s"
         if "Traceback" in self.one.terminal.said or "internal error" in self.one.terminal.said:
             return said
         if self.act != "both" and not self.one.terminal_is_back():
             return "the terminal is not as before"
+        if self.work() == LOST:
+            return f"its work did not come home once: {self.one.came_home()}: {said}"
         return ""
 
 
@@ -169,34 +187,39 @@ def come(cases: Sequence[Case], there: Callable[[Case], bool]) -> None:
 
 def begin(there: Place, wanted: Sequence[Names], cases: list[Case]) -> None:
     """Bring a launch to each moment; those last that wait in a call, for a call has its limit."""
-    cases += [Case(there, *each) for each in wanted if each[2] != CREATE]
+    cases += [Case(there, *each) for each in wanted if each[3] != CREATE]
     come(cases, lambda each: SESSION in each.one.terminal.came)
-    created = [Case(there, *each) for each in wanted if each[2] == CREATE]
+    created = [Case(there, *each) for each in wanted if each[3] == CREATE]
     cases += created
     come(created, lambda each: each.is_there)
     for each in cases:
-        if each.moment == TEARDOWN:
+        if each.moment in (BRINGING, TEARDOWN):
             each.one.end_session()
     come(cases, lambda each: each.is_there)
 
 
-def break_all(cases: Sequence[Case]) -> None:
-    """Break the lines, and see when each launcher ends, and when what it has made is dead; mend them."""
+def break_all(cases: Sequence[Case], seconds: float) -> None:
+    """Break the lines for some time, and see when each launcher ends, and when what it has made is dead; mend them."""
     for each in cases:
         each.line.become(each.breaks)
     began = time.monotonic()
     for each in cases:
         each.strike()
-    while (now := time.monotonic() - began) < AWAY_SECONDS:
+    while (now := time.monotonic() - began) < seconds:
         running = alive()
         for each in cases:
             if each.dead is None and each.one.desk.agent not in running:
                 each.dead = now
-            if each.ended is None and each.is_over:
-                each.ended = now
+        note_ends(cases, now)
         look(cases)
     for each in cases:
         each.line.become(PASS)
+
+
+def note_ends(cases: Sequence[Case], now: float) -> None:
+    for each in cases:
+        if each.ended is None and each.is_over:
+            each.ended = now
 
 
 def alive() -> set[str]:
@@ -205,13 +228,18 @@ def alive() -> set[str]:
     return {slug for role, slug in lines if role in GUARDED}
 
 
-def see_off(cases: Sequence[Case]) -> None:
-    """Wait until nothing is left of each, by itself or by its user's next command."""
+def see_off(cases: Sequence[Case], away: float) -> None:
+    """Wait until nothing is left of each, by itself or by its user's next command.
+
+    Args:
+        cases: whose lines are mended.
+        away: how long they were broken, in seconds.
+    """
     began = time.monotonic()
-    for each in cases:
-        each.one.to(GONE, CLEAN_SECONDS)
-        if each.ended is None:
-            each.ended = AWAY_SECONDS + time.monotonic() - began
+    while (now := time.monotonic() - began) < CLEAN_SECONDS and not all(each.is_over for each in cases):
+        look(cases)
+        note_ends(cases, away + now)
+    note_ends(cases, away + now)
     for each in cases:
         if each.act != "both":
             each.left = each.one.clean_within(max(CLEAN_SECONDS - (time.monotonic() - began), 0))
@@ -234,8 +262,9 @@ def round_of(there: Place, wanted: Sequence[Names]) -> list[Broken]:
     try:
         begin(there, wanted, cases)
         say(f"{len(cases)} launches are there")
-        break_all(cases)
-        see_off(cases)
+        away = AWAY_SECONDS[wanted[0][2]]
+        break_all(cases, away)
+        see_off(cases, away)
         found = [each.outcome() for each in cases]
         for case, each in zip(cases, found, strict=True):
             said = f"left {each.left}" if each.left else each.wrong or "clean"
@@ -248,10 +277,17 @@ def round_of(there: Place, wanted: Sequence[Names]) -> list[Broken]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/reliability links", description="The line breaks under launches.")
-    for name, every in (("way", WAYS), ("break", BREAKS), ("moment", MOMENTS), ("act", ACTS)):
+    words_of = {"way": WAYS, "break": BREAKS, "mended": (AFTER, WITHIN), "moment": MOMENTS, "act": ACTS}
+    for name, every in words_of.items():
         parser.add_argument(f"--{name}", action="append", choices=every, help="only this; may be repeated")
     parser.add_argument("--write", action="store_true", help="keep the outcomes in docs/reliability, write the page")
     return parser.parse_args(words)
+
+
+def launches(mended: str, way: str, breaks: str, moments: Sequence[str], acts: Sequence[str]) -> Iterator[Names]:
+    """Yield those of a round; a line that is soon mended does nothing new to one that has no work."""
+    some = [each for each in moments if mended == AFTER or each != CREATE]
+    return product([way], [breaks], [mended], some, acts)
 
 
 def main(words: Sequence[str]) -> int:
@@ -261,13 +297,12 @@ def main(words: Sequence[str]) -> int:
     with sigterm_raises(), tempfile.TemporaryDirectory(prefix="links-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
-        with private(folder / "engine"), place(folder / "place", BROKER) as there:
-            for way, breaks in product(args["way"] or WAYS, args["break"] or BREAKS):
-                launches = product([way], [breaks], args["moment"] or MOMENTS, args["act"] or ACTS)
-                found = round_of(there, list(launches))
+        with private(folder / "engine", [GIT_HOST]), place(folder / "place", BROKER, DOCKERFILE) as there:
+            for each in product(args["mended"] or AWAY_SECONDS, args["way"] or WAYS, args["break"] or BREAKS):
+                found = round_of(there, list(launches(*each, args["moment"] or MOMENTS, args["act"] or ACTS)))
                 outcomes += found
                 if args["write"]:
-                    kept.keep_links(found)
+                    kept.keep_links(SIDECAR, found)
             print(kept.links_table(outcomes), end="")
     return 1 if any(each.left or each.wrong for each in outcomes) else 0
 

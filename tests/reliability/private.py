@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.engine.conftest import docker, until
 from tests.sidecar import SIDECAR
 
+LATER = Path("/var/lib/claude-bottle-engine-28/root")  # of scripts/engine
 BROKER = "cb-reliability-broker:latest"
 IMAGES = ("node:22-slim", SIDECAR, BROKER)
 START_SECONDS = 60
 
 
 class Private:
-    """The installed dockerd, with folders of its own.
+    """The dockerd that is installed, or in a root of its own where the engine that answers is, with folders of its own.
 
     Args:
-        folder: an empty folder.
+        folder: an empty folder, in one of the script's own.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.rooted = "ENGINE_NETWORK" in os.environ  # as scripts/engine says
         self.host = f"unix://{folder / 'sock'}"
         self.pid_file = folder / "pid"
         self.settings = folder / "settings.json"
@@ -40,7 +42,7 @@ class Private:
             keeps: containers run on without it.
         """
         data, run = self.folder / "data", self.folder / "exec"
-        words: list[str | Path] = ["dockerd", "-H", self.host, "--data-root", data, "--exec-root", run]
+        words: list[str | Path] = [*self.program(), "-H", self.host, "--data-root", data, "--exec-root", run]
         words += ["-p", self.pid_file, "--config-file", self.settings, f"--live-restore={str(keeps).lower()}"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -48,6 +50,17 @@ class Private:
             )
         until(lambda: self.answers() or self.has_ended(), START_SECONDS)
         assert not self.has_ended(), (self.folder / "log").read_text()[-500:]
+
+    def program(self) -> list[str | Path]:
+        """Return the words that become it."""
+        if not self.rooted:
+            return ["dockerd"]
+        if not (self.folder / "root").exists():
+            (self.folder / "root").symlink_to(LATER)
+            (self.folder / "data").mkdir()
+        script = f'set -eu; source {ROOT}/scripts/engine; become_dockerd "$@"'
+        beside = ["unshare", "--mount", "--propagation", "private"]
+        return [*beside, "bash", "-c", script, "dockerd", self.folder, self.folder]
 
     def has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
@@ -60,11 +73,18 @@ class Private:
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(90)
+        for each in (self.folder / "data", self.folder, self.folder.parent) if self.rooted else ():
+            with suppress(OSError):  # where it saw what was mounted
+                os.rmdir(f"{LATER}{each}")
 
-    def load_images(self) -> None:
-        """Bring what the launches need from the engine that answers; this one has no network to build it in."""
+    def load_images(self, more: Sequence[str] = ()) -> None:
+        """Bring what the launches need from the engine that answers; this one has no network to build it in.
+
+        Args:
+            more: than every launch needs.
+        """
         docker("build", "-q", "-t", BROKER, "-f", str(ROOT / "Dockerfile.broker"), str(ROOT))
-        for image in IMAGES:
+        for image in (*IMAGES, *more):
             with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
                 subprocess.run(["docker", "-H", self.host, "load", "-q"], stdin=saved.stdout, check=True, stdout=2)
 
@@ -76,13 +96,18 @@ class Private:
 
 
 @contextmanager
-def private(folder: Path) -> Iterator[Private]:
-    """Yield an engine that runs, and is the one that docker's client asks meanwhile."""
+def private(folder: Path, images: Sequence[str] = ()) -> Iterator[Private]:
+    """Yield an engine that runs, and is the one that docker's client asks meanwhile.
+
+    Args:
+        folder: an empty folder.
+        images: see ``Private.load_images``.
+    """
     engine = Private(folder)
     before = os.environ.get("DOCKER_HOST")
     try:
         engine.start()
-        engine.load_images()
+        engine.load_images(images)
         os.environ["DOCKER_HOST"] = engine.host
         yield engine
     finally:

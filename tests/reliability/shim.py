@@ -40,6 +40,8 @@ def kind(words: list[str]) -> str:
     if verb == "start":
         return "start agent"
     if verb == "exec":
+        if "/usr/bin/perl" in words and "-" in words:  # work.pl, which is fed
+            return f"exec work {words[words.index('-') + 1]}"
         if "--renew" in words:  # the reaper's, of a session that lasts
             return "exec renewal"
         return "exec session" if "-it" in words or "-t" in words else "exec seals"
