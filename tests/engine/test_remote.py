@@ -79,7 +79,8 @@ def test_a_start_and_its_end_need_one_connection(shell: Desk, serve: Serve) -> N
 
 
 def test_two_starts_over_one_host_go_side_by_side_through_the_eye_of_a_needle(shell: Desk, serve: Serve) -> None:
-    far = serve("MaxStartups 2:100:2", "MaxSessions 1")  # no more that are not yet let in, or in one connection
+    # No more that are not yet let in, or in one connection; and a socket is not what TCP forwarding is.
+    far = serve("MaxStartups 2:100:2", "MaxSessions 1", "AllowTcpForwarding no")
     go(shell, far)
     words = [shell.launcher, "start", "-y", AGENT]
     both = [Terminal(words, shell.cwd, shell.env) for _ in range(2)]
@@ -156,14 +157,15 @@ def test_another_engine_behind_the_same_host_gets_nothing(
     assert (done.returncode, leftovers(desk)) == (0, []), done.stderr
 
 
-def test_a_server_that_forwards_no_socket_is_used_by_dockers_own_way(desk: Desk, serve: Serve) -> None:
-    far = serve("AllowStreamLocalForwarding no")
-    go(desk, far)
-    done = desk.run("start", "--dry-run", AGENT)
-    assert done.returncode == 0, done.stderr
+def test_a_server_that_forwards_no_socket_is_used_by_dockers_own_way(shell: Desk, serve: Serve) -> None:
+    far = serve("AllowStreamLocalForwarding no", "MaxStartups 100")  # it opens more at once than a server usually takes
+    go(shell, far)
+    (shell.cwd / "file").write_text("from here")
+    done = shell.run("start", "-y", "--cwd", AGENT, stdin="cat file; exit 7\n")
+    assert (done.returncode, done.stdout) == (7, "from here"), done.stderr
     assert f"no link to {HOST}: /" in done.stderr and "opens an ssh connection of its own" in done.stderr
     assert f"{HOST}, by an ssh connection for every call: Docker" in done.stderr
-    assert links(desk) == []
+    assert far.logins() > 10 and (leftovers(shell), links(shell)) == ([], [])
 
 
 def test_a_master_connection_of_the_users_is_gone_through_and_stays(desk: Desk, serve: Serve) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Desk, container, docker
+from .conftest import ROOT, SHELL_IMAGE, Desk, container, docker, leftovers
 from .test_seals import ALONE, BREAKS, desk, metadata, refused, shim
 
 __all__ = ["desk", "metadata"]  # fixtures
@@ -28,10 +28,14 @@ case "$*" in
     *) printf '1000\t/usr/local/bin/claude\tfree' ;;
 esac
 """
-DOCKERFILE = f"""ARG CLAUDE_BOTTLE_BASE
+
+
+def dockerfile(perl: str) -> str:
+    """Return what builds an image with a program of its own in perl's place."""
+    return f"""ARG CLAUDE_BOTTLE_BASE
 FROM ${{CLAUDE_BOTTLE_BASE}}
 USER root
-RUN rm /usr/bin/perl && echo {base64.b64encode(LIAR.encode()).decode()} | base64 -d >/usr/bin/perl \\
+RUN rm /usr/bin/perl && echo {base64.b64encode(perl.encode()).decode()} | base64 -d >/usr/bin/perl \\
     && chmod 755 /usr/bin/perl
 ENV PATH=/tmp:/usr/local/bin:/usr/bin:/bin LD_PRELOAD=/nonexistent PERL5OPT=-Mnone
 HEALTHCHECK CMD false
@@ -39,6 +43,9 @@ ENTRYPOINT ["/bin/false"]
 WORKDIR /tmp
 USER node
 """
+
+
+WITHOUT_PERL = f"{SHELL_IMAGE}-broker"
 EXAMPLES = ROOT / "fixtures" / "tools"
 PROGRAMS = {
     "python": "uv venv -q v && v/bin/python -c 'print(\"zebra\")'",
@@ -64,7 +71,7 @@ def own(desk: Desk, text: str) -> None:
 
 
 def test_a_dockerfiles_image_steers_nothing_and_fakes_no_seal(desk: Desk, tmp_path: Path) -> None:
-    own(desk, DOCKERFILE)
+    own(desk, dockerfile(LIAR))
     before = set(tools(desk))
     path = desk.env["PATH"]
     change, said = BREAKS["gateway"]
@@ -92,6 +99,23 @@ def test_a_dockerfiles_image_steers_nothing_and_fakes_no_seal(desk: Desk, tmp_pa
     gone = desk.run("cleanup", "--images", "--yes")
     assert gone.returncode == 0 and all(f"  image {tag} (" in gone.stderr for tag in mine), gone.stderr
     assert not mine & set(tools(desk))
+
+
+def test_what_cannot_run_a_guard_is_said_and_leaves_nothing(desk: Desk) -> None:
+    own(desk, dockerfile(LIAR.replace("exec sleep infinity", "echo not today >&2; exit 3")))
+    done = desk.run("start", "-y", ALONE)
+    assert done.returncode == 1 and "the bottle's first process, its guard, has ended with status 3" in done.stderr
+    assert "hint: not today" in done.stderr and f"of {desk.home}/tools.Dockerfile must be a perl" in done.stderr
+    assert leftovers(desk) == [] and desk.run("cleanup", "--images", "--yes").returncode == 0
+    desk.manifest({})
+    without = "FROM claude-bottle-broker\nUSER root\nRUN rm /usr/bin/perl\n"
+    subprocess.run(["docker", "build", "-q", "-t", WITHOUT_PERL, "-"], input=without, text=True, check=True)
+    try:
+        done = desk.run("start", "-y", ALONE, CLAUDE_BOTTLE_BROKER_IMAGE=WITHOUT_PERL)
+    finally:
+        docker("rmi", WITHOUT_PERL)
+    assert done.returncode == 1 and "broker: its image has no /usr/bin/perl" in done.stderr, done.stderr
+    assert leftovers(desk) == []
 
 
 @pytest.mark.parametrize(

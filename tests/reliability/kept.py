@@ -49,16 +49,17 @@ is named:
   status, an internal error, a terminal that is not as before, or a call that did not come.
 - *Restarts*: launches wait at some calls while the engine ends in order and starts again, or is killed and comes back
   when the last launcher has given up. The engine is one of the script's own, of the installed dockerd.
-- *Links*: launches, each by a line of its own, over TCP or over ssh, have come to a moment: the agent's container has
-  just been made, the session is up and has made a commit, that is about to be brought home, or the removal is about to
-  begin. Then their lines are cut, which resets all that is open and refuses what is new, or swallow all. Nothing else
-  happens, or TERM or KILL to the launcher, or launcher and reaper are killed. The patience is 30 seconds; the lines are
-  mended after 75 seconds, or after 15. Counted from the break are the launcher's end, and when neither agent nor broker
-  runs any more. Where both were killed the user's next command, `cleanup --stale`, removes what there is. The work is
-  home when the commit is in one branch of the user's repository. *Wrong* is another status, a bottle that lives for
-  more than the patience, a launcher that ends later than 30 seconds after it was told to or has noticed, which takes a
-  session 30 seconds and a start a minute (20 more for a busy machine), an internal error, a terminal that is not as
-  before, or work that is not home. The engine is one of the script's own, of the version that the part is about.
+- *Links*: launches, each by a line of its own, over TCP, with dockerd's own TLS or without, or over ssh, have come to a
+  moment: the agent's container has just been made, the session is up and has made a commit, that is about to be brought
+  home, or the removal is about to begin. Then their lines are cut, which resets all that is open and refuses what is
+  new, or swallow all. Nothing else happens, or TERM or KILL to the launcher, or launcher and reaper are killed. Four
+  launches begin at a time. The patience is 30 seconds; the lines are mended after 75 seconds, or after 15. Counted from
+  the break are the launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's
+  next command, `cleanup --stale`, removes what there is. The work is home when the commit is in one branch of the
+  user's repository. *Wrong* is another status, a bottle that lives for more than the patience, a launcher that ends
+  later than 30 seconds after it was told to or has noticed, which takes a session 30 seconds and a start a minute (20
+  more for a busy machine), an internal error, a terminal that is not as before, or work that is not home. The engine is
+  one of the script's own, of the version that the part is about.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.

@@ -24,11 +24,12 @@ from tests.projects import WHO
 from tests.reliability import kept
 from tests.reliability.kept import AFTER, HOME, LOST, WITHIN, Broken
 from tests.reliability.launches import One, Place, place
-from tests.reliability.private import BROKER, private
+from tests.reliability.private import BROKER, Private, private
 from tests.reliability.shim import reaper_of
 from tests.sidecar import SIDECAR
 
-WAYS, BREAKS, ACTS = ("tcp", "ssh"), (CUT, HOLE), ("nothing", "TERM", "KILL", "both")
+TCP, TLS, SSH = WAYS = ("tcp", "tls", "ssh")
+BREAKS, ACTS = (CUT, HOLE), ("nothing", "TERM", "KILL", "both")
 CREATE, LIVE, BRINGING, TEARDOWN = MOMENTS = ("create", "session", "bringing", "teardown")
 FAULTS = {
     CREATE: {"point": "create agent", "when": "after", "act": "pause"},
@@ -47,7 +48,7 @@ NOTICED_SECONDS = {
     BRINGING: 30.0,
     TEARDOWN: 0.0,
 }  # where nobody tells the launcher: a call's, and a session's
-BEGIN_SECONDS = 300.0
+BEGIN_SECONDS, AT_ONCE = 300.0, 4
 CLEAN_SECONDS = 150.0  # who goes on trying may wait for a minute
 LABELS = '{{.Label "claude-bottle.role"}} {{.Label "claude-bottle.slug"}}'
 GUARDED = ("agent", "broker")
@@ -65,6 +66,7 @@ class Case:
 
     Args:
         there: to launch from.
+        engine: to launch on.
         way: by which it reaches the engine.
         breaks: how the line breaks.
         mended: when it is.
@@ -72,7 +74,9 @@ class Case:
         act: what happens to the launcher then.
     """
 
-    def __init__(self, there: Place, way: str, breaks: str, mended: str, moment: str, act: str) -> None:
+    def __init__(
+        self, there: Place, engine: Private, way: str, breaks: str, mended: str, moment: str, act: str
+    ) -> None:
         self.way, self.breaks, self.mended, self.moment, self.act = way, breaks, mended, moment, act
         self.launcher = there.checkout / "cli.sh"
         self.ended: float | None = None
@@ -81,17 +85,17 @@ class Case:
         self.left: list[str] = []
         self.unswept = 0
         self.closing = ExitStack()
-        engine = os.environ["DOCKER_HOST"]
-        if way == "ssh":
-            far = Far(there.folder / f"far-{there.made}", docker_host=engine)
+        if way == SSH:
+            far = Far(there.folder / f"far-{there.made}", docker_host=engine.host)
             self.closing.callback(far.close)
             until(far.up)
             self.line = Line(far.port)
             far.go_by(self.line.port)
             env = far.env(os.environ["PATH"])
         else:
-            self.line = Line(engine.removeprefix("unix://"))
+            self.line = Line(engine.port if way == TLS else engine.host.removeprefix("unix://"))
             env = {"DOCKER_HOST": f"tcp://127.0.0.1:{self.line.port}"}
+            env |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(engine.keys)} if way == TLS else {}
         self.closing.callback(self.line.close)
         # One user's, as is what all of them keep.
         env |= {"CLAUDE_BOTTLE_PATIENCE": str(PATIENCE), "XDG_STATE_HOME": str(there.folder / "state")}
@@ -185,17 +189,24 @@ def come(cases: Sequence[Case], there: Callable[[Case], bool]) -> None:
     until(all_have, BEGIN_SECONDS)
 
 
-def begin(there: Place, wanted: Sequence[Names], cases: list[Case]) -> None:
-    """Bring a launch to each moment; those last that wait in a call, for a call has its limit."""
-    cases += [Case(there, *each) for each in wanted if each[3] != CREATE]
-    come(cases, lambda each: SESSION in each.one.terminal.came)
-    created = [Case(there, *each) for each in wanted if each[3] == CREATE]
-    cases += created
-    come(created, lambda each: each.is_there)
+def begin(there: Place, engine: Private, wanted: Sequence[Names], cases: list[Case]) -> None:
+    """Bring a launch to each moment, some at a time; those last that wait in a call, for a call has its limit."""
+    for each in some([each for each in wanted if each[3] != CREATE]):
+        cases += [Case(there, engine, *names) for names in each]
+        come(cases, lambda each: SESSION in each.one.terminal.came)
+    for each in some([each for each in wanted if each[3] == CREATE]):
+        cases += [Case(there, engine, *names) for names in each]
+        come(cases[-len(each) :], lambda each: each.is_there)
     for each in cases:
         if each.moment in (BRINGING, TEARDOWN):
             each.one.end_session()
     come(cases, lambda each: each.is_there)
+
+
+def some(wanted: Sequence[Names]) -> Iterator[Sequence[Names]]:
+    """Yield them, a few at a time."""
+    for first in range(0, len(wanted), AT_ONCE):
+        yield wanted[first : first + AT_ONCE]
 
 
 def break_all(cases: Sequence[Case], seconds: float) -> None:
@@ -253,14 +264,14 @@ def see_off(cases: Sequence[Case], away: float) -> None:
         each.left = each.one.clean_within(BUSY_SECONDS)
 
 
-def round_of(there: Place, wanted: Sequence[Names]) -> list[Broken]:
+def round_of(there: Place, engine: Private, wanted: Sequence[Names]) -> list[Broken]:
     """Do it to launches at every moment at once, and return what became of them.
 
     A start sweeps up what another one has left, so none begins when the lines are broken.
     """
     cases: list[Case] = []
     try:
-        begin(there, wanted, cases)
+        begin(there, engine, wanted, cases)
         say(f"{len(cases)} launches are there")
         away = AWAY_SECONDS[wanted[0][2]]
         break_all(cases, away)
@@ -284,10 +295,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def launches(mended: str, way: str, breaks: str, moments: Sequence[str], acts: Sequence[str]) -> Iterator[Names]:
-    """Yield those of a round; a line that is soon mended does nothing new to one that has no work."""
-    some = [each for each in moments if mended == AFTER or each != CREATE]
-    return product([way], [breaks], [mended], some, acts)
+def makes_sense(names: Names) -> bool:
+    """Say whether there is such a launch: a line that is soon mended does nothing new to one that has no work."""
+    return names[2] == AFTER or names[3] != CREATE
 
 
 def main(words: Sequence[str]) -> int:
@@ -297,9 +307,11 @@ def main(words: Sequence[str]) -> int:
     with sigterm_raises(), tempfile.TemporaryDirectory(prefix="links-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         (folder / "engine").mkdir()
-        with private(folder / "engine", [GIT_HOST]), place(folder / "place", BROKER, DOCKERFILE) as there:
-            for each in product(args["mended"] or AWAY_SECONDS, args["way"] or WAYS, args["break"] or BREAKS):
-                found = round_of(there, list(launches(*each, args["moment"] or MOMENTS, args["act"] or ACTS)))
+        made, images = folder / "engine", [GIT_HOST]
+        with private(made, images, tls=True) as engine, place(folder / "place", BROKER, DOCKERFILE) as there:
+            for mended, way in product(args["mended"] or AWAY_SECONDS, args["way"] or WAYS):
+                each = (args["break"] or BREAKS, [mended], args["moment"] or MOMENTS, args["act"] or ACTS)
+                found = round_of(there, engine, [names for names in product([way], *each) if makes_sense(names)])
                 outcomes += found
                 if args["write"]:
                     kept.keep_links(SIDECAR, found)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.engine.conftest import docker, until
+from tests.engine.far import free_port
 from tests.sidecar import SIDECAR
+from tests.tls import CA, CERTIFICATE, KEY, make_keys
 
 LATER = Path("/var/lib/claude-bottle-engine-28/root")  # of scripts/engine
 BROKER = "cb-reliability-broker:latest"
@@ -24,10 +26,15 @@ class Private:
 
     Args:
         folder: an empty folder, in one of the script's own.
+        tls: have it listen on a port too, to who shows the certificate in ``keys``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tls: bool = False) -> None:
+        self.folder, self.keys, self.port = folder, folder / "keys", 0
+        if tls:
+            self.keys.mkdir()
+            make_keys(self.keys)
+            self.port = free_port()
         self.rooted = "ENGINE_NETWORK" in os.environ  # as scripts/engine says
         self.host = f"unix://{folder / 'sock'}"
         self.pid_file = folder / "pid"
@@ -44,6 +51,9 @@ class Private:
         data, run = self.folder / "data", self.folder / "exec"
         words: list[str | Path] = [*self.program(), "-H", self.host, "--data-root", data, "--exec-root", run]
         words += ["-p", self.pid_file, "--config-file", self.settings, f"--live-restore={str(keeps).lower()}"]
+        if self.port:
+            words += ["-H", f"tcp://127.0.0.1:{self.port}", "--tlsverify", "--tlscacert", self.keys / CA]
+            words += ["--tlscert", self.keys / CERTIFICATE, "--tlskey", self.keys / KEY]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -96,14 +106,15 @@ class Private:
 
 
 @contextmanager
-def private(folder: Path, images: Sequence[str] = ()) -> Iterator[Private]:
+def private(folder: Path, images: Sequence[str] = (), tls: bool = False) -> Iterator[Private]:
     """Yield an engine that runs, and is the one that docker's client asks meanwhile.
 
     Args:
         folder: an empty folder.
         images: see ``Private.load_images``.
+        tls: see ``Private``.
     """
-    engine = Private(folder)
+    engine = Private(folder, tls)
     before = os.environ.get("DOCKER_HOST")
     try:
         engine.start()
