@@ -33,11 +33,12 @@ def test_what_becomes_of_launches_whose_line_breaks_is_counted_by_way_and_break(
         Broken("tcp", "cut", "after", "create", "nothing", 1, 6.2, 31.0, 0, [], 4.4, "", ""),
         Broken("tcp", "cut", "after", "session", "nothing", 69, 28.0, 35.2, 0, ["a"], 40.0, "lost", "it lived on"),
         Broken("tcp", "cut", "within", "session", "nothing", 69, 2.0, None, 0, [], 9.0, "home", ""),
+        Broken("tcp", "cut", "within", "session", "nothing", 69, 2.0, None, 0, [], 9.0, "kept", ""),
         Broken("ssh", "hole", "after", "session", "both", -9, 0.1, None, 5, [], None, "home", ""),
     ]
     assert kept.links_table(outcomes).splitlines()[2:] == [
         "| tcp | is cut | after | nothing | 2 | 1, 69 | 28 s | 35 s |  | 1 | 0 of 1 | 1 | 40 s |",
-        "| tcp | is cut | within | nothing | 1 | 69 | 2 s |  |  | 0 | 1 of 1 | 0 | 9 s |",
+        "| tcp | is cut | within | nothing | 2 | 69 | 2 s |  |  | 0 | 1 of 2, 1 kept | 0 | 9 s |",
         "| ssh | swallows all | after | KILL of both | 1 | -9 | 0 s | not | 5 | 0 | 1 of 1 | 0 |  |",
     ]
 

@@ -56,10 +56,11 @@ is named:
   launches begin at a time. The patience is 30 seconds; the lines are mended after 75 seconds, or after 15. Counted from
   the break are the launcher's end, and when neither agent nor broker runs any more. Where both were killed the user's
   next command, `cleanup --stale`, removes what there is. The work is home when the commit is in one branch of the
-  user's repository. *Wrong* is another status, a bottle that lives for more than the patience, a launcher that ends
-  later than 30 seconds after it was told to or has noticed, which takes a session 30 seconds and a start a minute (20
-  more for a busy machine), an internal error, a terminal that is not as before, or work that is not home. The engine is
-  one of the script's own, of the version that the part is about.
+  user's repository, and kept where `bring` has it still to bring, as after a minute that was too short on a busy
+  machine. *Wrong* is another status, a bottle that lives for more than the patience, a launcher that ends later than 30
+  seconds after it was told to or has noticed, which takes a session 30 seconds and a start a minute (20 more for a busy
+  machine), an internal error, a terminal that is not as before, or work that is neither. The engine is one of the
+  script's own, of the version that the part is about.
 - *Soak*: somebody is killed in five of eight starts, at a random moment of the first six seconds. The engine is one of
   the script's own, in a network of its own, so all that there is counts. Memory is printed, not judged; an engine keeps
   some connections, so up to 16 descriptors more are no leak.
@@ -82,7 +83,7 @@ WHAT = {
 }
 LINE = {"cut": "is cut", "hole": "swallows all"}
 AFTER, WITHIN = "after", "within"  # the patience
-HOME, LOST = "home", "lost"
+HOME, KEPT, LOST = "home", "kept", "lost"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Broken:
         unswept: how many things there were before the next command, where launcher and reaper were killed.
         left: what was there in the end.
         seconds: from the mending until nothing was there, where it took no command.
-        work: HOME or LOST: what was committed in the session; an empty text where there was none.
+        work: HOME, KEPT or LOST: what was committed in the session; an empty text where there was none.
         wrong: what else is not as it should be.
     """
 
@@ -207,10 +208,11 @@ def _links(rows: Sequence[Sequence[Any]]) -> str:
         swept = sum(each.unswept for each in some) if act == "both" else ""
         left, wrong = sum(int(each.left) for each in some), sum(bool(each.wrong) for each in some)
         clean = "" if act == "both" else f"{max(each.seconds for each in some):.0f} s"
-        work, home = (len([each for each in some if each.work in kinds]) for kinds in ((HOME, LOST), (HOME,)))
+        works = [each.work for each in some if each.work]
+        home = f"{works.count(HOME)} of {len(works)}" + f", {works.count(KEPT)} kept" * (KEPT in works)
         what = WHAT.get(act, act)
         line = [way, LINE[breaks], mended, what, len(some), statuses, ended, dead, swept, left]
-        lines.append([*line, f"{home} of {work}", wrong, clean])
+        lines.append([*line, home, wrong, clean])
     head = ("by", "the line", "mended", "then", "runs", "status", "ended after", "dead after", "for the next command")
     return table((*head, "left", "work home", "wrong", "clean after it was mended"), lines)
 

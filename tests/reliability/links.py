@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from tests.engine.far import Far
 from tests.line import CUT, HOLE, PASS, Line
 from tests.projects import WHO
 from tests.reliability import kept
-from tests.reliability.kept import AFTER, HOME, LOST, WITHIN, Broken
+from tests.reliability.kept import AFTER, HOME, KEPT, LOST, WITHIN, Broken
 from tests.reliability.launches import One, Place, place
 from tests.reliability.private import BROKER, Private, private
 from tests.reliability.shim import reaper_of
@@ -151,7 +152,10 @@ class Case:
         """Return where the commit is that was made in its session; an empty text where there was no session."""
         if self.moment == CREATE:
             return ""
-        return HOME if [files.split().count("made") for files in self.one.came_home()] == [1] else LOST
+        if [files.split().count("made") for files in self.one.came_home()] == [1]:
+            return HOME
+        records = (json.loads(path.read_text()) for path in Path(self.one.env["XDG_STATE_HOME"]).rglob("session.json"))
+        return KEPT if any(each["kept"] for each in records if each["slug"] == self.one.desk.agent) else LOST
 
     def wrong(self) -> str:
         """Return what is not as it should be, but for leftovers."""
@@ -168,7 +172,7 @@ class Case:
         if self.act != "both" and not self.one.terminal_is_back():
             return "the terminal is not as before"
         if self.work() == LOST:
-            return f"its work did not come home once: {self.one.came_home()}: {said}"
+            return f"its work is neither home once nor kept: {self.one.came_home()}: {said}"
         return ""
 
 
@@ -309,9 +313,9 @@ def main(words: Sequence[str]) -> int:
         (folder / "engine").mkdir()
         made, images = folder / "engine", [GIT_HOST]
         with private(made, images, tls=True) as engine, place(folder / "place", BROKER, DOCKERFILE) as there:
-            for mended, way in product(args["mended"] or AWAY_SECONDS, args["way"] or WAYS):
-                each = (args["break"] or BREAKS, [mended], args["moment"] or MOMENTS, args["act"] or ACTS)
-                found = round_of(there, engine, [names for names in product([way], *each) if makes_sense(names)])
+            for each in product(args["way"] or WAYS, args["break"] or BREAKS, args["mended"] or AWAY_SECONDS):
+                every = product(*([word] for word in each), args["moment"] or MOMENTS, args["act"] or ACTS)
+                found = round_of(there, engine, [names for names in every if makes_sense(names)])
                 outcomes += found
                 if args["write"]:
                     kept.keep_links(SIDECAR, found)
