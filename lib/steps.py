@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import broker, docker, env, log, network, pipelock, session, ssh_setup, tools, witness
-from claude_bottle.lib.broker_image import docker_build_broker
+from claude_bottle.lib import broker, docker, env, images, log, network, pipelock, session, ssh_setup, tools, witness
 from claude_bottle.lib.ca import Authority, make_authority
 from claude_bottle.lib.docker import Image
 from claude_bottle.lib.engine import Engine
@@ -88,11 +87,23 @@ class Step:
     after: tuple[str, ...] = ()
 
 
-def build(launch: Launch) -> Work[Image]:
-    """Build the image."""
+def look_for_images(launch: Launch) -> Work[dict[str, Image]]:
+    """Find what a build would only make once more."""
+    return images.images_known(launch.engine, _wanted(launch.plan), state_folder(os.environ))
+
+
+def _wanted(plan: Plan) -> list[images.Wanted]:
+    broker_image = images.broker_wanted(plan.settings.broker_image) if plan.brokered else None
+    return [images.image_wanted(plan.settings.image), *filter(None, [broker_image])]
+
+
+def build(launch: Launch, known: dict[str, Image]) -> Work[Image]:
+    """Have the image."""
     tag = launch.plan.settings.image
+    if tag in known:
+        return known[tag]
     named = tag != env.DEFAULT_IMAGE
-    return docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named)
+    return (yield from docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named))
 
 
 def build_tools(launch: Launch, base: Image) -> Work[Image]:
@@ -112,13 +123,23 @@ def build_workspace(launch: Launch, tools_image: Image) -> Work[Image]:
     return (yield from docker.docker_build_derived(launch.engine, tag, tools_image, home, plan.cwd, id_file))
 
 
-def build_broker(launch: Launch) -> Work[Image | None]:
-    """Have the broker's image, if there is anything to put in."""
+def build_broker(launch: Launch, known: dict[str, Image]) -> Work[Image | None]:
+    """Have the broker's image, if there is anything to put in; an own one is taken as it is."""
     if not launch.plan.brokered:
         return None
     tag = launch.plan.settings.broker_image
-    id_file, state = launch.stage / "broker-id", state_folder(os.environ)
-    return (yield from docker_build_broker(launch.engine, tag, id_file, state))
+    if tag in known:
+        return known[tag]
+    if tag != env.DEFAULT_BROKER_IMAGE:
+        return Image(tag, (tag,))
+    return (yield from images.docker_build_broker(launch.engine, tag, launch.stage / "broker-id"))
+
+
+def note_images(launch: Launch, known: dict[str, Image], base: Image, broker_image: Image | None) -> Work[None]:
+    """Note what was built, for the next start."""
+    made = {each.tag: each for each in (base, broker_image) if each and each.tag not in known}
+    built = {each: made[each.tag] for each in _wanted(launch.plan) if each.tag in made}
+    return images.images_note(launch.engine, built, state_folder(os.environ))
 
 
 def make_ca(launch: Launch) -> Work[Authority]:
@@ -295,12 +316,13 @@ def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:
 # In the order in which they are told. As long as files go into a container the engine answers nothing else about it:
 # what waited for that would be given up.
 STEPS = (
-    Step((), "base", build, "image"),
+    Step((), "known", look_for_images, "look for the images"),
+    Step(("known",), "base", build, "image"),
     Step(("base",), "tools", build_tools, "bottle's own image"),
     Step(("tools",), "image", build_workspace, "derived image"),
     Step((), "internal", create_internal, "internal network"),
     Step((), "egress", create_egress, "egress network"),
-    Step((), "broker_image", build_broker, "broker's image"),
+    Step(("known",), "broker_image", build_broker, "broker's image"),
     Step(("internal",), "sidecar", create_sidecar, "sidecar"),
     Step((), "authority", make_ca, "certificates"),  # the last to begin at once: it takes a while of this process
     Step(("sidecar", "egress", "authority"), "watch", start_sidecar, "sidecar's start"),
@@ -317,6 +339,7 @@ STEPS = (
         "seals, and sidecar's answer",
         after=("files",),
     ),
+    Step(("known", "base", "broker_image"), "noted", note_images, "note of the images", after=("sidecar",)),
     Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import marshal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from claude_bottle.lib.withhold import Without
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run
-from tests.test_bottle import created, ended, make_image, plain
+from tests.test_bottle import created, ended, plain
 
 LOST = "claude-bottle: error: broker: the broker has stopped, so the hosts that credentials are for answer no more"
 
@@ -57,47 +56,6 @@ def test_an_own_image_of_the_broker_is_taken_as_it_is(tmp_path: Path) -> None:
     status, err = ended(run)
     assert status == 0 and "claude-bottle-broker:latest" not in err, err
     assert "my/broker:1" in created(run, "broker")
-
-
-BASE, BROKER = "node:22-slim", "claude-bottle-broker:latest"
-
-
-def builds(run: Run) -> int:
-    """Return how often a start has built the broker's image."""
-    return sum(argv[0] == "build" and argv[2] == BROKER for argv in run.fake.argvs())
-
-
-def record(run: Run) -> Path:
-    (found,) = run.home.rglob("broker-image")
-    return found
-
-
-@pytest.mark.parametrize(
-    "since, times",
-    [
-        (lambda run: None, 1),
-        (lambda run: make_image(run, BASE), 2),
-        (lambda run: make_image(run, BROKER), 2),
-        (lambda run: record(run).write_bytes(b"\xff\0"), 2),
-        (lambda run: record(run).unlink(), 2),
-    ],
-    ids=["nothing", "base", "image", "damage", "loss"],
-)
-def test_the_brokers_image_is_built_anew_where_something_has_changed_since(
-    tmp_path: Path, since: Callable[[Run], object], times: int
-) -> None:
-    run = plain(tmp_path)
-    make_image(run, BASE)
-    assert ended(run)[0] == 0
-    since(run)
-    before = builds(run)
-    status, err = ended(run)
-    assert (status, run.leftovers(), 1 + builds(run) - before) == (0, [], times), err
-
-
-def test_a_base_that_the_engine_does_not_have_by_name_leaves_it_to_the_builder(tmp_path: Path) -> None:
-    run = plain(tmp_path)
-    assert [ended(run)[0], ended(run)[0], builds(run)] == [0, 0, 2]
 
 
 def test_a_broker_that_does_not_come_up_is_named_and_nothing_stays(tmp_path: Path) -> None:

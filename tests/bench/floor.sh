@@ -29,11 +29,11 @@ sidecar() {
 }
 
 start() {
-    local build
-    docker build -t "$image" --iidfile "$folder/image-id-$name" "$folder/context" >"$folder/build-$name" 2>&1 &
-    build=$!
+    local look
+    { docker image inspect "$image" || docker build -t "$image" "$folder/context"; } >"$folder/build-$name" 2>&1 &
+    look=$!
     exec 3< <(sidecar)
-    wait "$build"
+    wait "$look"
     read -r -u 3
     docker create --name "$agent" "${hardening[@]}" --network "$internal" --ip "$(address "$inside_base" 3)" \
         --dns 127.0.0.1 --init --tmpfs /run/claude-bottle:rw,noexec,nosuid,nodev,size=4m,uid=1000,gid=1000,mode=0700 \

@@ -170,7 +170,7 @@ DECLARED = [
     *(Row(182, f"bottle.changed.{path}", None, "C") for path in ("/home", HOME)),
     *(Row(182, f"bottle.files.{path}", None, "* folder") for path in ("/home", HOME)),
     Row(121, f"bottle.session.env.{TOKEN_NAME}", TOKEN, TOKEN_PLACEHOLDER),
-    Row(130, "afterwards.remembered", None, '["claude-bottle/broker-image"]'),
+    Row(286, "afterwards.remembered", None, '["claude-bottle/images"]'),
     Row(130, "containers", '["*"]', '["claude-bottle-broker-*"]'),
     Row(130, "sidecar.HostConfig.ExtraHosts", None, '["api.anthropic.com:127.0.0.2"]'),
     Row(137, f'{STAGE}/pipelock.yaml.content.  - "api.anthropic.com"', "1", "2"),
