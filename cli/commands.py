@@ -74,7 +74,8 @@ def approve(yes: bool, as_json: bool) -> int:
 def bring(agent: str) -> int:
     """Brings the work of an agent's bottles home, as the end of a session does; what runs goes on.
 
-    So does what could not come at an end, and was kept. In place of the agent's name a container's will do.
+    So does what could not come at an end, and was kept. In place of the agent's name a container's will do. A bottle
+    that a Swarm has placed is found on its node.
     """
     from claude_bottle.lib.bring_command import bring_home
 
@@ -205,7 +206,8 @@ def edit(agent: str) -> int:
 def exec_command(agent: str, command: tuple[str, ...]) -> int:
     """Runs a command in a running bottle as the session does: as its user, in its folder, with its literals.
 
-    The values of `?` and `${NAME}` are the session's alone. Where several bottles of one agent run, name the container.
+    The values of `?` and `${NAME}` are the session's alone. Where several bottles of one agent run, name the container,
+    as NODE/CONTAINER if it is another node's; a bottle that a Swarm has placed is found there by its agent's name too.
     """
     from claude_bottle.lib.exec_command import exec_command as run_exec
 
@@ -272,12 +274,12 @@ def list_command(everybodys: bool, as_data: bool, place: bool, what: str | None)
 @click.option("--denied", "denied", is_flag=True, help="only what was refused, counted by host")
 @click.option("--follow", "-f", "follow", is_flag=True, help="go on until the bottle ends; with --denied each refusal")
 @click.option("--json", "as_data", is_flag=True, help="print each line as JSON")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agent_names)
 def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
     """Prints what a running bottle's sidecar says, a line each: time, event, method, host, and a reason or an amount.
 
     What its broker has refused stands among them. A container's name is taken too, which tells several bottles of one
-    agent apart.
+    agent apart. A bottle that a Swarm has placed is found on its node.
     """
     from claude_bottle.lib.logs import logs as run_logs
 
@@ -378,7 +380,10 @@ def top() -> int:
 @click.option("--all", "everybody", is_flag=True, help="every bottle that you have started from this machine")
 @click.argument("agent", required=False, shell_complete=agent_names)
 def stop(everybody: bool, agent: str | None) -> int:
-    """Ends a running bottle as the end of its session would, and waits until it is gone."""
+    """Ends a running bottle as the end of its session would, and waits until it is gone.
+
+    A bottle that a Swarm has placed is found on its node.
+    """
     from claude_bottle.lib.stop import stop as run_stop
 
     if everybody and agent:

@@ -35,10 +35,10 @@ def exec_command(word: str, command: Sequence[str]) -> int:
         BottleError: the engine gave no answer, there is not one such bottle, or the connection to it has broken.
         Interrupted: a signal arrived that could not be passed on.
     """
-    engine = docker_require(os.environ)
-    beside = Beside(engine, bottles.the_one(engine, word).identity, secrets.token_hex(8))
+    found = bottles.the_one(docker_require(os.environ), word)
+    beside = Beside(found.engine, found.item.identity, secrets.token_hex(8))
     status = beside.follow(command)
-    engine.require_link()
+    found.engine.require_link()
     return status
 
 

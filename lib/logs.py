@@ -80,8 +80,7 @@ def logs(word: str, *, denied: bool, follow: bool, as_data: bool) -> int:
         Interrupted: a signal arrived.
         ReaderGone: nobody reads any more.
     """
-    engine = docker_require(os.environ)
-    bottle = bottles.the_one(engine, word)
+    engine, bottle, _ = bottles.the_one(docker_require(os.environ), word)
     said = presence.present(engine.identity).get(bottle.owner.launch)
     if denied and not follow:
         counted = said.refused if said else perform(count(engine, bottle))

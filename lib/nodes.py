@@ -140,11 +140,13 @@ def node_reached(manager: Engine, node: Node, environ: Mapping[str, str]) -> Eng
         environ: the caller's environment.
 
     Raises:
-        EngineUnfit: no engine answers, or that of another machine.
+        EngineUnfit: no engine answers, or that of another machine, or the Swarm says that it is not there.
         Interrupted: a signal arrived.
     """
     engine = node_engine(manager, node)
     if engine is not manager:
+        if node.state != READY:
+            raise EngineUnfit(f"node '{node.name}' is {node.state}")
         try:
             engine = Asking(environ, engine).get()
         except EngineUnfit as problem:

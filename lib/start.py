@@ -218,6 +218,7 @@ def _work(engine: Engine, planned: plan.Plan, journal: Journal) -> record.Record
         repository=homing.repository,
         workspace=planned.workspace,
         engine=engine.identity,
+        node=engine.facts.node,
     )
     _note(work)
     return work

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from claude_bottle.lib import bottles, log
+from claude_bottle.lib.bottles import Found
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.seat import seats
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, Item
+from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, SERVICE, Item
 from claude_bottle.lib.teardown.journal import new_launch
 from claude_bottle.lib.teardown.owner import owner_here, place_here
 
@@ -30,7 +32,7 @@ PAUSE_SECONDS = 1.0
 
 
 def stop(word: str) -> int:
-    """End one bottle, or all that are this user's on this engine, started on this machine.
+    """End one bottle, or all that are this user's on this engine, or placed by its Swarm, started on this machine.
 
     Args:
         word: an agent's name or a container's; an empty text means all.
@@ -43,21 +45,19 @@ def stop(word: str) -> int:
         Interrupted: a signal arrived; what was told to end does so all the same.
     """
     engine = docker_require(os.environ)
-    if word:
-        chosen = [bottles.the_one(engine, word)]
-    else:
-        chosen = [item for item in bottles.running(engine) if bottles.is_mine(item)]
-        if not chosen:
-            log.log_info("nothing to stop")
-    return int(bool(end(engine, chosen)))
+    chosen, all_there = ([bottles.the_one(engine, word)], True) if word else bottles.mine(engine)
+    if not chosen and all_there:
+        log.log_info("nothing to stop")
+    left = end(engine, chosen)
+    return int(bool(left) or not all_there)
 
 
-def end(engine: Engine, chosen: Sequence[Item]) -> list[str]:
+def end(engine: Engine, found: Sequence[Found]) -> list[str]:
     """End bottles, all at once, and say of each what came of it.
 
     Args:
-        engine: that they run on.
-        chosen: their agents' containers.
+        engine: that was asked for them; their seats are on it, if they have any.
+        found: them.
 
     Returns:
         The names of those that still run, or of which something is left.
@@ -66,12 +66,12 @@ def end(engine: Engine, chosen: Sequence[Item]) -> list[str]:
         LookFailed: the engine gave no answer.
         Interrupted: see ``stop``.
     """
-    told = []
+    told, chosen = [], [one.item for one in found]
     for bottle in chosen:
         log.log_info(f"stopping {bottle.name}")
         told += [bottle] if _tell(bottle) else []
     busy = _await(chosen)
-    left = [bottle.name for bottle in chosen if bottle in busy or perform(_is_left(engine, bottle))]
+    left = [one.item.name for one in found if one.item in busy or perform(_is_left(engine, one))]
     left += [bottle.name for bottle in told if bottle.name not in left and _has_kept_work(bottle)]
     for bottle in chosen:
         if bottle in busy:
@@ -115,8 +115,9 @@ def _await(chosen: Sequence[Item]) -> list[Item]:
         wait.pause(POLL_SECONDS)
 
 
-def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
+def _is_left(manager: Engine, found: Found) -> Work[bool]:
     """Remove what nobody has removed of a bottle; say whether something is still there, or work not home."""
+    engine, bottle, _ = found
     kept = False
     mine = inventory.of_launch(bottle.owner.launch) if bottle.owner.launch else ("--filter", f"id={bottle.identity}")
     for kind, every in ((CONTAINER, ["-a"]), (NETWORK, [])):
@@ -133,7 +134,17 @@ def _is_left(engine: Engine, bottle: Item) -> Work[bool]:
     failure = yield from inventory.remove_volumes(engine, bottle.owner.launch)
     if failure:
         log.log_warn(f"could not remove a volume of {bottle.name}: {failure}", lines=True)
+    failure = failure or (yield from _remove_seat(manager, bottle))
     return bool(failure) or kept
+
+
+def _remove_seat(manager: Engine, bottle: Item) -> Work[str]:
+    """Remove what a Swarm keeps for a bottle that is gone; say why it is still there."""
+    taken = yield from seats(manager, inventory.of_launch(bottle.owner.launch))
+    failure = (yield from _remove(manager, SERVICE, [seat.identity for seat in taken])) if taken else ""
+    if failure:
+        log.log_warn(f"could not remove the seat of {bottle.name}: {failure}", lines=True)
+    return failure
 
 
 def _come_home(engine: Engine, items: list[Item]) -> Work[bring.Outcome]:

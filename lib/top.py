@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from claude_bottle.lib import active, log, logs, stop
 from claude_bottle.lib.active import Active, Usage
+from claude_bottle.lib.bottles import Found
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import BottleError, Interrupted
 from claude_bottle.lib.host import wait
@@ -231,7 +232,7 @@ class Top(App[None]):
         assert one.item
         try:
             with self.suspend():
-                left = stop.end(self._engine, [one.item])
+                left = stop.end(self._engine, [Found(self._engine, one.item, "")])
             self._say(f"something of {one.container} is left" if left else f"stopped {one.container}")
         except BottleError as problem:
             self._say(problem.message)

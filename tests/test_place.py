@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -23,12 +24,15 @@ from tests.conftest import ROOT
 from tests.fake_docker import FakeEngine
 from tests.sweep import IMAGES, Run, until
 from tests.terminal import Terminal
+from tests.test_home import EVIL
+from tests.test_project import git, write
 
 FIRST, SECOND = "1" * 25, "2" * 25
 TWO = "unix:///run/two.sock"
 NODES = [{"id": FIRST, "name": "one", "address": "192.0.2.1"}, {"id": SECOND, "name": "two", "address": "192.0.2.2"}]
 BUILT = {"name": seat.IMAGE, "labels": {}}
 GIB = 1024**3
+PLACED = "claude-bottle-a-2"  # the first name is the sibling's, on the manager
 
 
 def context(home: Path, name: str, host: str) -> None:
@@ -56,9 +60,11 @@ class Placed(Run):
             {"patience": 30.0} if hasty else None,
             images=[*IMAGES, BUILT],
             swarm={"id": FIRST, "nodes": NODES, "order": [SECOND, FIRST], **swarm},
+            info={"Name": "one"},
         )
         self.manifest(bottle or {})
-        self.two = self.fake.serve(TWO, {"images": [*IMAGES, BUILT], "swarm": {"id": SECOND}})
+        there = {"images": [*IMAGES, BUILT], "swarm": {"id": SECOND}, "info": {"Name": "two"}}
+        self.two = self.fake.serve(TWO, there)
         self.fake.point("two", TWO)
         context(self.home, "two", TWO)
         self.words = [*self.program, "start", "-y", "--place", "a"]
@@ -73,6 +79,15 @@ class Placed(Run):
         assert self.fake.unknown() == []
         return child.returncode, err
 
+    def node(self, name: str, **facts: str) -> None:
+        """Have the manager say something else of a node."""
+
+        def change(state: dict[str, Any]) -> None:
+            (node,) = (node for node in state["swarm"]["nodes"] if node["name"] == name)
+            node.update(facts)
+
+        self.fake._change(change)
+
     def left(self) -> list[str]:
         """Return what is left on either engine, seats among it."""
         every = (*self.two.containers(), *self.two.networks(), *self.two.volumes(), *self.fake.services())
@@ -86,6 +101,7 @@ class Placed(Run):
     def in_session(self) -> subprocess.Popen[str]:
         """Return a start whose session lasts."""
         folder = self.fake.folder
+        (folder / "there").unlink(missing_ok=True)  # another's
         self.fake.session(f"touch {folder}/there; until [ -e {folder}/over ]; do sleep 0.05; done")
         child = self.begin()
         assert until(lambda: (self.fake.folder / "there").exists()), child.kill()
@@ -263,6 +279,95 @@ def test_what_cannot_be_asked_keeps_its_seat_until_it_can(placed: Placed) -> Non
     assert "  container claude-bottle-a-2 on node two\n" in done.stderr
 
 
+def test_doctor_counts_what_is_on_a_swarm_and_says_what_it_cannot_see(placed: Placed) -> None:
+    dead = Dead(placed)
+    (found,) = [line for line in placed.command("doctor").stdout.splitlines() if " leftovers " in line]
+    assert found.startswith("warning") and found.endswith("cli.sh cleanup --stale")
+    assert "3 containers, 1 folder, 2 networks, 1 service of launches that were killed" in found
+    placed.two.down()
+    (found,) = [line for line in placed.command("doctor").stdout.splitlines() if " leftovers " in line]
+    assert "1 service of launches that were killed; on node two it cannot be seen: cannot reach" in found
+    assert [it["name"] for it in placed.fake.services()] == [dead.seat["name"]]
+
+
+class Other:
+    """What a start has left whose machine is gone: it says that it was another one, of the same user."""
+
+    def __init__(self, placed: Placed, **labels: str) -> None:
+        Dead(placed)
+        self.placed, self.labels = placed, {"host": "gone", "boot": "then", **labels}
+        for engine in (placed.fake, placed.two):
+            engine._change(self._mark)
+
+    def _mark(self, state: dict[str, Any]) -> None:
+        for it in (*state["containers"], *state["networks"], *state.get("services", [])):
+            if it["labels"].get("claude-bottle.owner") != "somebody-else":
+                it["labels"] |= {f"claude-bottle.{name}": value for name, value in self.labels.items()}
+
+    def bottle_ends(self) -> None:
+        """Have its bottle end by itself: nobody has renewed its lease."""
+
+        def change(state: dict[str, Any]) -> None:
+            (box,) = (box for box in state["containers"] if box["name"] == PLACED)
+            box.update(status="exited", exit_code=75, status_text="Exited (75) 2 minutes ago")
+
+        self.placed.two._change(change)
+
+    def hours_go_by(self) -> None:
+        """Have the node's engine say a time at which all that there is is old."""
+        late = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 7200))
+        self.placed.two._change(lambda state: state["info"].update(SystemTime=late))
+
+    def swept(self) -> list[str]:
+        """Return what is left when the next start of the same user on this machine has swept."""
+        done = self.placed.command("start", "-y", "a")
+        assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+        return sorted(
+            {"claude-bottle.role" in it["labels"] and it["labels"]["claude-bottle.role"] for it in self.all()}
+        )
+
+    def all(self) -> list[dict[str, Any]]:
+        return [*self.placed.two.containers(), *self.placed.two.networks(), *self.placed.fake.services()]
+
+
+ALL = ["agent", "broker", "egress", "internal", "seat", "sidecar"]
+
+
+def test_what_another_machine_has_left_stays_while_its_bottle_runs_and_goes_when_that_has_lapsed(
+    placed: Placed,
+) -> None:
+    other = Other(placed)
+    other.hours_go_by()
+    assert other.swept() == ALL  # its bottle runs: nobody here knows that its launcher is gone
+    other.bottle_ends()
+    assert other.swept() == []
+
+
+def test_a_seat_of_another_machine_with_nothing_on_its_node_goes_when_it_is_old(placed: Placed) -> None:
+    other = Other(placed)
+    placed.two._change(lambda state: state.update(containers=[], networks=[]))
+    assert other.swept() == ["seat"]  # what it is for may be on its way
+    other.hours_go_by()
+    assert other.swept() == []
+
+
+def test_a_seat_of_another_machine_stays_while_its_node_is_away(placed: Placed) -> None:
+    other = Other(placed)
+    other.bottle_ends()
+    placed.node("two", state="down")
+    assert other.swept() == ALL
+    placed.node("two", state="ready")
+    assert placed.command("cleanup", "--stale", "--yes").returncode == 0 and other.all() == []
+
+
+def test_a_seat_of_somebody_else_is_nobodys_to_sweep_and_its_node_is_not_asked(placed: Placed) -> None:
+    other = Other(placed, login="somebody-else")
+    other.bottle_ends()
+    before = len(placed.fake.argvs())
+    assert other.swept() == ALL
+    assert [argv for argv in placed.fake.argvs()[before:] if argv[0] == "node"] == []
+
+
 @pytest.fixture
 def living(placed: Placed) -> Iterator[Placed]:
     child = placed.in_session()
@@ -284,6 +389,114 @@ def test_the_list_has_each_placed_bottle_with_its_node(living: Placed) -> None:
     away = living.command("list", "active", "--place")
     assert away.stdout == "a\t\taway\ttwo\n" and "cannot list what is on node two: cannot reach" in away.stderr
     living.two.up()
+
+
+@pytest.mark.parametrize("word", ["a", PLACED, f"two/{PLACED}"])
+def test_a_placed_bottle_is_found_by_its_agent_and_by_its_name(living: Placed, word: str) -> None:
+    (box,) = [box for box in living.two.containers() if box["name"] == PLACED]
+    assert living.command("exec", word, "true").returncode == 0
+    assert any("--beside" in argv and box["id"] in argv for argv in living.fake.argvs())
+    done = living.command("logs", word)
+    assert done.returncode == 0 and '"startup"' not in done.stdout, done.stderr
+    assert living.command("logs", "--denied", word).returncode == 0
+    done = living.command("stop", word)
+    assert (done.returncode, living.left()) == (0, []), done.stderr
+    assert done.stderr == f"claude-bottle: stopping {PLACED}\nclaude-bottle: stopped {PLACED}\n"
+
+
+@pytest.mark.parametrize("word", ["b", "claude-bottle-a-x", f"one/{PLACED}", f"three/{PLACED}"])
+def test_what_no_seat_is_of_is_not_found_and_no_node_is_asked_for_it(living: Placed, word: str) -> None:
+    before = len(living.fake.argvs())
+    done = living.command("exec", word, "true")
+    assert done.returncode == 1 and f"error: no bottle of '{word}' runs\n" in done.stderr
+    assert PLACED in word or ["node", "inspect"] not in [argv[:2] for argv in living.fake.argvs()[before:]]
+
+
+def test_a_bottle_of_the_engine_itself_is_found_without_a_question_for_seats(living: Placed) -> None:
+    before = len(living.fake.argvs())
+    assert living.command("exec", "claude-bottle-a", "true").returncode == 0
+    assert [argv for argv in living.fake.argvs()[before:] if argv[0] in ("service", "node")] == []
+
+
+def test_several_placed_ones_are_named_with_their_nodes(living: Placed) -> None:
+    second = living.in_session()  # on the manager itself
+    done = living.command("stop", "a")
+    assert done.returncode == 1 and "error: 2 bottles of 'a' run: name the container\n" in done.stderr
+    assert f"hint: {PLACED} (" in done.stderr and f"hint: two/{PLACED} (" in done.stderr
+    assert living.command("stop", f"two/{PLACED}").returncode == 0
+    assert living.two.containers() == [] and len(living.fake.services()) == 1
+    done = living.command("stop", "--all")
+    second.communicate(timeout=60)
+    assert (done.returncode, living.left()) == (0, []), done.stderr
+
+
+def test_a_node_that_is_away_is_named_by_whoever_looks_for_its_bottle(living: Placed) -> None:
+    living.node("two", state="down")
+    done = living.command("exec", "a", "true")
+    assert done.returncode == 1 and "error: node 'two' is down\n" in done.stderr
+    living.node("two", state="ready")
+    living.two.down()
+    for words in (["exec", "a", "true"], ["logs", "a"], ["stop", "a"]):
+        done = living.command(*words)
+        assert done.returncode == 1, done.stderr
+        assert "error: cannot reach the engine of node 'two' at context 'two'\n" in done.stderr
+    done = living.command("stop", "--all")
+    assert done.returncode == 1 and "warning: cannot see what is on node two: cannot reach" in done.stderr
+    living.two.up()
+
+
+def test_stop_removes_all_that_a_dead_placed_launch_has_left(placed: Placed) -> None:
+    Dead(placed)
+    done = placed.command("stop", "a")
+    assert done.returncode == 0, done.stderr
+    assert (placed.two.containers(), placed.two.networks(), placed.fake.services()) == ([], [], [])
+
+
+class Working(Placed):
+    """The same, with --cwd of a repository, and a folder that stands for the bottle's workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.words.insert(-1, "--cwd")
+        self.inside = folder / "inside"
+        git(self.cwd, "init", "-q")
+        write(self.cwd, a="one\n")
+        git(self.cwd, "add", ".")
+        git(self.cwd, "commit", "-qm", "first")
+        subprocess.run(["cp", "-a", self.cwd, self.inside], check=True)
+        self.fake.workspace(self.inside)
+
+    def works(self) -> list[str]:
+        return git(self.cwd, "for-each-ref", "--format=%(refname:short)", "refs/heads/claude-bottle").split()
+
+
+def test_the_work_of_a_placed_bottle_is_brought_from_its_node(tmp_path: Path) -> None:
+    placed = Working(tmp_path)
+    child = placed.in_session()
+    for number, word in enumerate(("a", PLACED, f"two/{PLACED}"), 1):
+        write(placed.inside, a=f"{number + 1}\n")
+        done = placed.command("bring", word)
+        assert (done.returncode, len(placed.works())) == (0, number), done.stderr
+    placed.node("two", state="down")
+    done = placed.command("bring", "a")
+    assert done.returncode == 1 and "warning: no work comes home from node two: node 'two' is down\n" in done.stderr
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert placed.left() == [], err
+
+
+def test_work_that_a_node_keeps_is_brought_from_there_when_its_seat_is_gone(tmp_path: Path) -> None:
+    placed = Working(tmp_path)
+    who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b"
+    placed.fake.session(f"cd '{placed.inside}'; {who}; echo two >a; {EVIL}")
+    placed.fake.fault("agent read#1: no space left on device")
+    _, err = placed.end()
+    (box,) = placed.two.containers()
+    assert placed.fake.services() == [] and box["name"].startswith("claude-bottle-kept.a."), err
+    assert "(that container is at context 'two')" in err
+    git(placed.inside, "update-ref", "-d", "refs/heads/evil")
+    done = placed.command("bring", "a")
+    assert (done.returncode, placed.left()) == (0, []), done.stderr
 
 
 def test_cleanup_offers_what_is_on_nodes_and_removes_it_before_the_seat(living: Placed) -> None:

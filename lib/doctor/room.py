@@ -15,7 +15,7 @@ from claude_bottle.lib.env import Settings
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.home.record import records
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.teardown import inventory, sweep
+from claude_bottle.lib.teardown import elsewhere, inventory, sweep
 
 SETTING = f"export {env.SUBNET_POOL_VARIABLE}=10.87.0.0/16"
 PER_BOTTLE = 2  # subnets
@@ -111,13 +111,17 @@ def repository(image: str) -> str:
 
 
 def leftovers(engine: Engine, program: str) -> Work[list[Finding]]:
-    """Look for what killed launches have left."""
+    """Look for what killed launches have left, on the nodes of a Swarm too."""
     stale = yield from sweep.find_stale(engine, os.environ.get("TMPDIR", ""))
     there = yield from inventory.find(engine, inventory.CONTAINER, [])
     running = sum(item.role == inventory.AGENT for item in there)
+    placed = (yield from elsewhere.find_stale(engine)) if engine.facts.manages else []
+    every = [*stale, *(item for each in placed for item in (*each.items, each.seat))]
+    stale = list({item.identity: item for item in every}.values())  # the manager is a node, too
     if not stale:
         return [Finding("leftovers", OK, f"none; {running} bottle{'s' * (running != 1)} running")]
-    text = f"{', '.join(_counted(item.kind for item in stale))} of launches that were killed"
+    away = sorted({f"; on node {each.node} it cannot be seen: {each.problem}" for each in placed if each.problem})
+    text = f"{', '.join(_counted(item.kind for item in stale))} of launches that were killed{''.join(away)}"
     return [Finding("leftovers", WARNING, text, f"{program} cleanup --stale")]
 
 

@@ -150,8 +150,8 @@ def at_end(engine: Engine, journal: Journal, seconds: float, away: Callable[[], 
         raise
     if box.identity in outcome.stay:
         journal.keep(box)
-    if journal.manager not in (None, journal.engine):  # the user's usual engine is another one
-        outcome.warnings = [f"{line}, with the engine at {engine.where}" for line in outcome.warnings]
+        if journal.manager not in (None, journal.engine):  # the user's usual engine is another one
+            outcome.warnings = [f"{line} (that container is at {engine.where})" for line in outcome.warnings]
     return outcome
 
 

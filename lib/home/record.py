@@ -37,6 +37,7 @@ class Record:
         repository: common folder of its repository, where there is one.
         workspace: in the bottle.
         engine: id that the engine gave itself.
+        node: its id in the Swarm that it is part of, or an empty text.
         image: what the bottle runs, for who has to open what is left of it.
         began: whether there was a session, so that there may be work.
         head: commit of the bottle's HEAD when work last came home, or the session began; empty for none.
@@ -53,6 +54,7 @@ class Record:
     repository: str
     workspace: str
     engine: str
+    node: str = ""
     image: str = ""
     began: bool = False
     head: str = ""
