@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from claude_bottle.lib import log, nodes
@@ -18,7 +18,7 @@ from claude_bottle.lib.problems import nearest
 from claude_bottle.lib.seat import Seated, seated, seats
 from claude_bottle.lib.slug import agent_slug
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, SHELL_NAMES, Item
+from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, PREFIX, SHELL_NAMES, Item
 
 
 class Found(NamedTuple):
@@ -86,7 +86,9 @@ def mine(engine: Engine) -> tuple[list[Found], bool]:
         BottleError: it gave no answer.
     """
     found, all_there = [one for one in _here(engine) if is_mine(one.item)], True
-    for node, launches in _by_node(engine, perform(seated(engine, _seats(engine, is_mine)))).items():
+    filters = ["--filter", f"label={PREFIX}host={os.uname().nodename}"]
+    taken = [seat for seat in perform(seats(engine, filters)) if is_mine(seat)]
+    for node, launches in _by_node(engine, perform(seated(engine, taken))).items():
         try:
             found += _on_node(engine, node, launches)
         except BottleError as problem:
@@ -142,21 +144,25 @@ def is_container_of(word: str, slug: str) -> bool:
     return bool(re.fullmatch(rf"{SHELL_NAMES}{re.escape(slug)}(-\d+)?", word.rpartition("/")[2]))
 
 
+def _slugs(word: str) -> list[str]:
+    """Return the slugs of the agents that a word may mean, or a container of whose it may name."""
+    _, is_name, rest = word.rpartition("/")[2].partition(SHELL_NAMES)
+    return list(dict.fromkeys([agent_slug(word), *([rest, re.sub(r"-\d+$", "", rest)] if is_name else [])]))
+
+
 def _here(engine: Engine) -> list[Found]:
     return [Found(engine, item, engine.facts.name) for item in running(engine)]
 
 
 def _placed(manager: Engine, word: str) -> list[Found]:
     """Find the running bottles that a word may mean on other machines of a Swarm than the manager's own."""
-    there = perform(seated(manager, _seats(manager, lambda seat: may_mean(word, seat))))
+    filters = [["--filter", f"label={PREFIX}slug={slug}"] for slug in _slugs(word)]  # there may be thousands of others
+    taken = [seat for words in filters for seat in perform(seats(manager, words)) if may_mean(word, seat)]
+    there = perform(seated(manager, taken))
     machine = word.rpartition("/")[0]
     named = [one for one in there if one.node and one.node.name == machine]
     by_node = _by_node(manager, named or there)
     return [one for node, launches in by_node.items() for one in _on_node(manager, node, launches)]
-
-
-def _seats(manager: Engine, chosen: Callable[[Item], bool]) -> list[Item]:
-    return [seat for seat in perform(seats(manager)) if chosen(seat)]
 
 
 def _by_node(manager: Engine, there: Iterable[Seated]) -> dict[nodes.Node, list[str]]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
 from claude_bottle.lib.seat import IMAGE as SEAT_IMAGE
 
+from fixtures.scenery import IMAGE as SCENERY
+from fixtures.scenery import TRUSTING_BROKER
 from tests.sidecar import SIDECAR
+from tests.test_project import git, write
 
-from .conftest import AGENT, ROOT, Desk, checkout, docker, until
+from .conftest import AGENT, ROOT, TOKEN, Desk, checkout, docker, until
 from .far import NAME, Far
+from .office import BEARER, MESSAGES, MODEL, words
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +46,10 @@ class Swarm:
     def docker(self, node: str, *words: str) -> str:
         return docker("-H", self.hosts[node], *words)
 
-    def fill(self, image: str) -> None:
-        """Put an image of the usual engine on both."""
+    def fill(self, image: str, nodes: tuple[str, ...] = NODES) -> None:
+        """Put an image of the usual engine on both, or on some."""
         wanted = docker("image", "inspect", "--format", "{{.Id}}", image)
-        for node in NODES:
+        for node in nodes:
             if wanted not in self.docker(node, "images", "-q", "--no-trunc", image):
                 with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
                     load = ["docker", "-H", self.hosts[node], "load", "-q"]
@@ -69,6 +76,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
         made = Swarm(sockets.stdout.split(), launcher)
         made.fill(BASE)
         made.fill(SIDECAR)
+        made.fill(TRUSTING_BROKER, NODES[1:])
+        made.fill(SCENERY, NODES[1:])
         yield made
     finally:
         subprocess.run([PROGRAM, "stop"], check=True, timeout=120)
@@ -106,9 +115,9 @@ def on(desk: Desk, node: str = "", **limits: object) -> None:
 class Session:
     """A start whose client reads what it does from a pipe, up to its first answer."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *options: str) -> None:
         pipe = subprocess.PIPE
-        words = [desk.launcher, "start", "-y", desk.agent]
+        words = [desk.launcher, "start", "-y", *options, desk.agent]
         with desk.said.open("ab") as said:
             self.child = subprocess.Popen(
                 words, cwd=desk.cwd, env=desk.env, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True
@@ -177,6 +186,75 @@ def test_a_killed_launchers_reaper_and_else_the_next_command_remove_it_on_both(s
     assert done.returncode == 0, done.stderr
     assert f"container claude-bottle-{AGENT} on node {NODES[1]}\n" in done.stderr
     until(lambda: swarm.left() == [], 30)
+
+
+class Api:
+    """The scenery's API on the second node, in a network that no bottle is in.
+
+    Args:
+        swarm: that the node is of.
+    """
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.swarm, self.name = swarm, f"cb-placed-api-{os.getpid()}"
+        self._docker("network", "create", "--subnet", "198.18.91.0/24", self.name)
+        begin = ["run", "-d", "--name", self.name, "--network", self.name, "--network-alias", MODEL]
+        self._docker(*begin, "--init", "--tmpfs", "/run", SCENERY, "api")
+        self._docker("exec", self.name, "sh", "-c", "until [ -e /run/ready ]; do sleep 0.1; done")
+
+    def _docker(self, *words: str) -> str:
+        return self.swarm.docker(NODES[1], *words)
+
+    def is_seen_by(self, box: str) -> None:
+        """Let a container reach it."""
+        self._docker("network", "connect", self.name, box)
+
+    def requests(self) -> list[dict[str, Any]]:
+        said = map(json.loads, self._docker("exec", self.name, "cat", "/run/records.jsonl").splitlines())
+        return [each for each in said if each["kind"] == "request"]
+
+    def close(self) -> None:
+        docker("-H", self.swarm.hosts[NODES[1]], "rm", "-f", "-v", self.name)
+        docker("-H", self.swarm.hosts[NODES[1]], "network", "rm", self.name)
+
+
+@pytest.fixture
+def api(swarm: Swarm, placed: Desk) -> Iterator[Api]:
+    made = Api(swarm)
+    yield made
+    made.close()
+
+
+LINE = r"%{http_code} %{http_connect}\n"
+
+
+def test_a_placed_bottle_has_its_broker_its_agents_name_leads_there_and_its_work_comes_home(
+    swarm: Swarm, placed: Desk, api: Api
+) -> None:
+    placed.env |= {"CLAUDE_BOTTLE_OAUTH_TOKEN": TOKEN, "CLAUDE_BOTTLE_BROKER_IMAGE": TRUSTING_BROKER}
+    git(placed.cwd, "init", "-q")
+    write(placed.cwd, file="from here\n")
+    git(placed.cwd, "add", ".")
+    git(placed.cwd, "commit", "-qm", "first")
+    on(placed, NODES[1])
+    session = Session(placed, "--cwd")
+    assert f"claude-bottle-broker-{AGENT}" in swarm.boxes(NODES[1])
+    api.is_seen_by(f"claude-bottle-pipelock-{AGENT}")
+    assert session.ask(words(MESSAGES, BEARER, body="{}", form=LINE)) == "200 200"
+    assert [each["headers"]["authorization"] for each in api.requests()] == [f"Bearer {TOKEN}"]
+    assert TOKEN_PLACEHOLDER not in json.dumps(api.requests())
+    assert session.ask(words("https://denied.test/", form=LINE)) == "000 403"
+    assert placed.run("exec", AGENT, "cat", "file").stdout == "from here\n"
+    denied = placed.run("logs", "--denied", AGENT)
+    assert denied.stdout.startswith("denied: denied.test"), denied.stderr
+    assert session.ask("echo first >>file; echo done") == "done"
+    brought = placed.run("bring", AGENT)
+    assert brought.returncode == 0 and f"work came home: claude-bottle/{AGENT}-1/work" in brought.stderr
+    assert session.ask("echo second >>file; echo done") == "done"
+    stopped = placed.run("stop", AGENT)
+    assert (stopped.returncode, session.end()) == (0, 128 + signal.SIGTERM), placed.said.read_text()
+    assert git(placed.cwd, "show", f"claude-bottle/{AGENT}-2/work:file") == "from here\nfirst\nsecond\n"
+    assert swarm.seats() == []
 
 
 @pytest.fixture
