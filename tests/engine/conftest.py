@@ -39,6 +39,7 @@ TRUSTING_BOTTLE = "cb-trusting-bottle:latest"
 AMID_SCENERY: dict[str, str] = {}  # a launcher's environment there, once its images are built
 SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
+BEGAN = time.time() - 1
 
 
 def docker(*words: str, check: bool = True) -> str:
@@ -206,10 +207,14 @@ def engine_places() -> list[str]:
 
 
 def found_on_engine(*values: str) -> list[str]:
-    """Return the files of the engine that hold one of some texts in clear."""
+    """Return the files of the engine that hold one of some texts in clear, and have changed since these tests began.
+
+    When a file has changed is told by the time that no program can set.
+    """
     folders = [path for place in engine_places() for path in glob.glob(place)]
-    words = ["grep", "-rlaF", *(word for value in values for word in ("-e", value)), *folders]
-    return subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+    changed = ["find", *folders, "-type", "f", "-newerct", f"@{BEGAN}"]
+    grep = ["grep", "-laF", *(word for value in values for word in ("-e", value)), "{}", "+"]
+    return subprocess.run([*changed, "-exec", *grep], capture_output=True, text=True).stdout.splitlines()
 
 
 def build_images() -> None:

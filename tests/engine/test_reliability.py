@@ -35,6 +35,6 @@ def test_a_short_soak_leaves_nothing() -> None:
 
 
 def test_gits_long_transfers_come_to_an_end() -> None:
-    said = run(sys.executable, "-m", "tests.reliability.git", "--runs", "2", seconds=900)
+    said = run(sys.executable, "-m", "tests.reliability.git", "--runs", "1", seconds=900)
     rows = [[cell.strip() for cell in line.split("|")] for line in said.splitlines()[2:]]
-    assert len(rows) == 10 and {tuple(row[3:6]) for row in rows} == {("2", "0", "0")}
+    assert len(rows) == 10 and {tuple(row[3:6]) for row in rows} == {("1", "0", "0")}
