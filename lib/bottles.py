@@ -124,16 +124,6 @@ def the_one(engine: Engine, word: str) -> Found:
     raise BottleError(f"no bottle of '{word}' runs", [*nearest(word, names), *running_now])
 
 
-def may_mean(word: str, seat: Item) -> bool:
-    """Say whether a word may name the bottle of a seat: its agent, if the seat is this user's, or its container.
-
-    Args:
-        word: the user's.
-        seat: the seat.
-    """
-    return (is_mine(seat) and agent_slug(word) == seat.slug) or is_container_of(word, seat.slug)
-
-
 def is_container_of(word: str, slug: str) -> bool:
     """Say whether a word is the name of a container that an agent's bottle may have, of whatever machine.
 
@@ -142,6 +132,11 @@ def is_container_of(word: str, slug: str) -> bool:
         slug: of the agent.
     """
     return bool(re.fullmatch(rf"{SHELL_NAMES}{re.escape(slug)}(-\d+)?", word.rpartition("/")[2]))
+
+
+def _may_mean(word: str, seat: Item) -> bool:
+    """Say whether a word may name the bottle of a seat: its agent, if the seat is this user's, or its container."""
+    return (is_mine(seat) and agent_slug(word) == seat.slug) or is_container_of(word, seat.slug)
 
 
 def _slugs(word: str) -> list[str]:
@@ -157,7 +152,7 @@ def _here(engine: Engine) -> list[Found]:
 def _placed(manager: Engine, word: str) -> list[Found]:
     """Find the running bottles that a word may mean on other machines of a Swarm than the manager's own."""
     filters = [["--filter", f"label={PREFIX}slug={slug}"] for slug in _slugs(word)]  # there may be thousands of others
-    taken = [seat for words in filters for seat in perform(seats(manager, words)) if may_mean(word, seat)]
+    taken = [seat for words in filters for seat in perform(seats(manager, words)) if _may_mean(word, seat)]
     there = perform(seated(manager, taken))
     machine = word.rpartition("/")[0]
     named = [one for one in there if one.node and one.node.name == machine]
