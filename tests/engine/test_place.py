@@ -197,6 +197,7 @@ class Api:
 
     def __init__(self, swarm: Swarm) -> None:
         self.swarm, self.name = swarm, f"cb-placed-api-{os.getpid()}"
+        self.seen_by: list[str] = []
         self._docker("network", "create", "--subnet", "198.18.91.0/24", self.name)
         begin = ["run", "-d", "--name", self.name, "--network", self.name, "--network-alias", MODEL]
         self._docker(*begin, "--init", "--tmpfs", "/run", SCENERY, "api")
@@ -208,14 +209,17 @@ class Api:
     def is_seen_by(self, box: str) -> None:
         """Let a container reach it."""
         self._docker("network", "connect", self.name, box)
+        self.seen_by.append(box)
 
     def requests(self) -> list[dict[str, Any]]:
         said = map(json.loads, self._docker("exec", self.name, "cat", "/run/records.jsonl").splitlines())
         return [each for each in said if each["kind"] == "request"]
 
     def close(self) -> None:
-        docker("-H", self.swarm.hosts[NODES[1]], "rm", "-f", "-v", self.name)
-        docker("-H", self.swarm.hosts[NODES[1]], "network", "rm", self.name)
+        self._docker("rm", "-f", "-v", self.name)
+        for box in self.seen_by:  # which a test that has failed leaves there
+            docker("-H", self.swarm.hosts[NODES[1]], "network", "disconnect", "-f", self.name, box, check=False)
+        self._docker("network", "rm", self.name)
 
 
 @pytest.fixture
@@ -240,7 +244,8 @@ def test_a_placed_bottle_has_its_broker_its_agents_name_leads_there_and_its_work
     session = Session(placed, "--cwd")
     assert f"claude-bottle-broker-{AGENT}" in swarm.boxes(NODES[1])
     api.is_seen_by(f"claude-bottle-pipelock-{AGENT}")
-    assert session.ask(words(MESSAGES, BEARER, body="{}", form=LINE)) == "200 200"
+    asked = words(MESSAGES, BEARER, body="{}", form=LINE)
+    until(lambda: session.ask(asked) == "200 200", 30)  # the broker asks again where there was no such name before
     assert [each["headers"]["authorization"] for each in api.requests()] == [f"Bearer {TOKEN}"]
     assert TOKEN_PLACEHOLDER not in json.dumps(api.requests())
     assert session.ask(words("https://denied.test/", form=LINE)) == "000 403"
