@@ -56,7 +56,7 @@ def approve(yes: bool, as_json: bool) -> int:
 
     `start --yes` takes only what is approved.
     """
-    from claude_bottle.lib.approve_command import approve as run_approve
+    from claude_bottle.lib.commands.approve import approve as run_approve
 
     if yes and as_json:
         raise UsageError("--yes does not go with --json", APPROVE_USAGE)
@@ -77,7 +77,7 @@ def bring(agent: str) -> int:
     So does what could not come at an end, and was kept. In place of the agent's name a container's will do. A bottle
     that a Swarm has placed is found on its node.
     """
-    from claude_bottle.lib.bring_command import bring_home
+    from claude_bottle.lib.commands.bring import bring_home
 
     return bring_home(agent)
 
@@ -98,7 +98,7 @@ def build(place: bool) -> int:
 
     settings = env.read_settings(os.environ)
     if place:
-        from claude_bottle.lib.seat import build_everywhere
+        from claude_bottle.lib.far.seat import build_everywhere
 
         return build_everywhere(docker_require(os.environ), settings.image, settings.broker_image)
     return docker_build_plain(docker_require(os.environ), settings.image, settings.broker_image)
@@ -124,7 +124,7 @@ def cleanup(everybodys: bool, stale: bool, images: bool, yes: bool) -> int:
 
     Yours are those that you have started on this machine, and those of the shell launcher.
     """
-    from claude_bottle.lib import cleanup_command
+    from claude_bottle.lib.commands import cleanup as cleanup_command
 
     if stale and images:
         raise UsageError("--stale and --images do not go together", CLEANUP_USAGE)
@@ -184,7 +184,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
 @click.argument("agent", shell_complete=agent_names)
 def edit(agent: str) -> int:
     """Opens an agent's entry of claude-bottle.json in $VISUAL, $EDITOR or vim, and puts what you saved in its place."""
-    from claude_bottle.lib.manifest_edit import edit as run_edit
+    from claude_bottle.lib.commands.manifest_edit import edit as run_edit
 
     return run_edit(agent, os.environ, logical_cwd())
 
@@ -209,7 +209,7 @@ def exec_command(agent: str, command: tuple[str, ...]) -> int:
     The values of `?` and `${NAME}` are the session's alone. Where several bottles of one agent run, name the container,
     as NODE/CONTAINER if it is another node's; a bottle that a Swarm has placed is found there by its agent's name too.
     """
-    from claude_bottle.lib.exec_command import exec_command as run_exec
+    from claude_bottle.lib.commands.exec import exec_command as run_exec
 
     return run_exec(agent, command)
 
@@ -218,7 +218,7 @@ def exec_command(agent: str, command: tuple[str, ...]) -> int:
 @click.argument("agent", shell_complete=agent_names)
 def info(agent: str) -> int:
     """Prints what an agent is granted, names of variables only: env, skills, prompt, bottle, hosts, credentials."""
-    from claude_bottle.lib.info import info as run_info
+    from claude_bottle.lib.commands.info import info as run_info
 
     return run_info(agent, os.environ, logical_cwd())
 
@@ -226,7 +226,7 @@ def info(agent: str) -> int:
 @commands.command("init", cls=ShellCommand, usage="init", example="init")
 def init() -> int:
     """Asks for an agent's name, bottle, skills and prompt, and adds it to this folder's claude-bottle.json."""
-    from claude_bottle.lib.manifest_edit import init as run_init
+    from claude_bottle.lib.commands.manifest_edit import init as run_init
 
     return run_init(os.environ, logical_cwd())
 
@@ -247,7 +247,7 @@ def list_command(everybodys: bool, as_data: bool, place: bool, what: str | None)
 
     On a terminal `active` prints a table of all bottles that there are, with what each takes and was denied.
     """
-    from claude_bottle.lib import listing
+    from claude_bottle.lib.commands import listing
 
     if what == "active":
         return listing.list_active(as_data, everybodys, place)
@@ -281,7 +281,7 @@ def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
     What its broker has refused stands among them. A container's name is taken too, which tells several bottles of one
     agent apart. A bottle that a Swarm has placed is found on its node.
     """
-    from claude_bottle.lib.logs import logs as run_logs
+    from claude_bottle.lib.commands.logs import logs as run_logs
 
     return run_logs(agent, denied=denied, follow=follow, as_data=as_data)
 
@@ -360,7 +360,7 @@ def top() -> int:
     It has Python packages of its own, which `cli.sh top` installs on first use.
     """
     try:
-        from claude_bottle.lib.top import top as run_top
+        from claude_bottle.lib.commands.top import top as run_top
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
@@ -384,7 +384,7 @@ def stop(everybody: bool, agent: str | None) -> int:
 
     A bottle that a Swarm has placed is found on its node.
     """
-    from claude_bottle.lib.stop import stop as run_stop
+    from claude_bottle.lib.commands.stop import stop as run_stop
 
     if everybody and agent:
         raise UsageError(f"unexpected argument: {agent}", STOP_USAGE)
@@ -408,7 +408,7 @@ def verify(ctx: click.Context, agent: str) -> int:
 
     cwd = logical_cwd()
     asking = Asking(os.environ)
-    from claude_bottle.lib.verify import verify as run_verify
+    from claude_bottle.lib.commands.verify import verify as run_verify
 
     return run_verify(asking, agent, cwd, lambda problem: report(problem, str(ctx.obj)))
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from claude_bottle.lib import docker, guard, log, seals, skills
-from claude_bottle.lib.credentials import API_KEY
+from claude_bottle.lib import docker, log, skills
+from claude_bottle.lib.egress.credentials import API_KEY
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
@@ -18,9 +18,10 @@ from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.home.record import NONE
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.inside import guard, seals
+from claude_bottle.lib.inside.policy import note, policy, policy_text
 from claude_bottle.lib.pipelock import LONGEST_HOST
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.policy import note, policy, policy_text
 from claude_bottle.lib.teardown.inventory import AGENT, IMAGE_LABEL, WORKSPACE_LABEL
 from claude_bottle.lib.teardown.journal import Journal
 
@@ -155,7 +156,7 @@ def program(target: str, name: str) -> Iterator[bytes]:
         target: its path there.
         name: of its file.
     """
-    yield from tarstream.member(target[1:], Path(__file__).with_name(name).read_bytes(), mode=0o755, owner=0)
+    yield from tarstream.member(target[1:], Path(guard.__file__).with_name(name).read_bytes(), mode=0o755, owner=0)
 
 
 def trust(certificate: bytes) -> Iterator[bytes]:

@@ -246,7 +246,7 @@ class Engine:
     def reachable(self) -> Engine:
         """Return the same engine, reached by docker's own way where its link has been killed."""
         if self.socket:
-            from claude_bottle.lib.link import link_alive
+            from claude_bottle.lib.far.link import link_alive
 
             if not link_alive(self.socket):
                 return replace(self, socket="")
@@ -262,7 +262,7 @@ class Engine:
         """
         if self.line < 0:
             return
-        from claude_bottle.lib.link import link_lost
+        from claude_bottle.lib.far.link import link_lost
 
         why = link_lost(self.line)
         if why:
@@ -351,7 +351,7 @@ class Asking:
         self._link: Any = None
         address = self.found.address
         if address.startswith(SSH):
-            from claude_bottle.lib.link import link_open
+            from claude_bottle.lib.far.link import link_open
 
             self._link = link_open(address, self.found.where, environ)
         if self._link:

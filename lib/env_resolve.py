@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from claude_bottle.lib import env
-from claude_bottle.lib.credentials import API_KEY, Injection, git_helpers
+from claude_bottle.lib.egress.credentials import API_KEY, Injection, git_helpers
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import redact
 from claude_bottle.lib.manifest import Manifest, manifest_bottle, manifest_env_names

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
-from claude_bottle.lib import docker, log, pipelock_hosts, pipelock_traffic
-from claude_bottle.lib.ca import Authority
-from claude_bottle.lib.credentials import MODEL_HOST
+from claude_bottle.lib import docker, log
+from claude_bottle.lib.egress import pipelock_hosts, pipelock_traffic
+from claude_bottle.lib.egress.ca import Authority
+from claude_bottle.lib.egress.credentials import MODEL_HOST
+from claude_bottle.lib.egress.inspection import Watched
+from claude_bottle.lib.egress.pipelock_traffic import MIB, MOST_RECEIVED, MOST_SENT, items
+from claude_bottle.lib.egress.refused import Refused
+from claude_bottle.lib.egress.watch import Watch, state_words
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.copying import copy_in
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import OUT, Work, attach, catch_up
-from claude_bottle.lib.inspection import Watched
 from claude_bottle.lib.network import Network
-from claude_bottle.lib.pipelock_traffic import MIB, MOST_RECEIVED, MOST_SENT, items
-from claude_bottle.lib.refused import Refused
 from claude_bottle.lib.subnets import sidecar_address
 from claude_bottle.lib.teardown.inventory import SIDECAR, owner_label
 from claude_bottle.lib.teardown.journal import Journal
-from claude_bottle.lib.watch import Watch, state_words
 
 # Nobody can write its configuration into it, it can write nothing itself, and what a bottle asks of it has its bounds.
 CONFIG = "/dev/stdin"

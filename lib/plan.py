@@ -7,40 +7,26 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Self
 
-from claude_bottle.lib import (
-    approved,
-    broker_config,
-    credential_values,
-    docker,
-    dockerfile,
-    env,
-    env_resolve,
-    limits,
-    log,
-    manifest,
-    pipelock,
-    pipelock_hosts,
-    seat,
-    skills,
-    slug,
-    ssh,
-)
-from claude_bottle.lib.approval import Approval, added, folder_digest, unapproved
-from claude_bottle.lib.broker import MEMORY as BROKER_MEMORY
-from claude_bottle.lib.broker_config import model_hosts
+from claude_bottle.lib import docker, dockerfile, env, env_resolve, limits, log, manifest, pipelock, skills, slug, ssh
+from claude_bottle.lib.consent import approved
+from claude_bottle.lib.consent.approval import Approval, added, folder_digest, unapproved
+from claude_bottle.lib.consent.summary import Grants
+from claude_bottle.lib.egress import broker_config, credential_values, pipelock_hosts
+from claude_bottle.lib.egress.broker import MEMORY as BROKER_MEMORY
+from claude_bottle.lib.egress.broker_config import model_hosts
+from claude_bottle.lib.egress.inspection import plain
+from claude_bottle.lib.egress.pipelock_traffic import MIB
 from claude_bottle.lib.engine import Engine, Facts
+from claude_bottle.lib.far import seat
+from claude_bottle.lib.far.nodes import require_manager
 from claude_bottle.lib.files import project
 from claude_bottle.lib.home.kind import Homing, look
 from claude_bottle.lib.home.record import FOLDER, GIT, NONE
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Begun, Work
-from claude_bottle.lib.inspection import plain
-from claude_bottle.lib.nodes import require_manager
-from claude_bottle.lib.pipelock_traffic import MIB
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import Bottle, EnvEntry, SshEntry
 from claude_bottle.lib.subnets import host_routes, subnet_pool
-from claude_bottle.lib.summary import Grants
 
 RESERVED = frozenset(docker.PROXY_NAMES)
 REMOTE_CONTROL_KILLER = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"

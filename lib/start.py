@@ -10,13 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from claude_bottle.lib import approved, credential_values, env_resolve, log, plan, runner, seat, session, stage
+from claude_bottle.lib import env_resolve, log, plan, runner, stage
+from claude_bottle.lib.consent import approved
+from claude_bottle.lib.consent.plan_data import plan_data
+from claude_bottle.lib.consent.receipt import Receipt
+from claude_bottle.lib.egress import credential_values
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.errors import BottleError, EngineAway, reason
+from claude_bottle.lib.far import seat
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import calls, run, slots, terminal, wait
-from claude_bottle.lib.plan_data import plan_data
-from claude_bottle.lib.receipt import Receipt
+from claude_bottle.lib.inside import session
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.teardown import cleanup, notes
 from claude_bottle.lib.teardown.journal import Journal, new_launch

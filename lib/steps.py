@@ -13,24 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from claude_bottle.lib import agent as agent_container
-from claude_bottle.lib import (
-    broker,
-    docker,
-    env,
-    guard,
-    images,
-    log,
-    network,
-    pipelock,
-    session,
-    ssh_setup,
-    tools,
-    witness,
-)
-from claude_bottle.lib.ca import Authority, make_authority
+from claude_bottle.lib import docker, env, images, log, network, pipelock, tools
 from claude_bottle.lib.docker import Image
+from claude_bottle.lib.egress import broker
+from claude_bottle.lib.egress.ca import Authority, make_authority
+from claude_bottle.lib.egress.watch import Watch
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.far.seat import Seat
 from claude_bottle.lib.files import workspace
 from claude_bottle.lib.home import branches
 from claude_bottle.lib.home.record import GIT, Record
@@ -38,9 +28,8 @@ from claude_bottle.lib.home.source import Source
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.host.state import state_folder
-from claude_bottle.lib.network import Network
-from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.seals import (
+from claude_bottle.lib.inside import guard, session, ssh_setup, witness
+from claude_bottle.lib.inside.seals import (
     AT_START,
     OF_VALUES,
     Proof,
@@ -50,12 +39,12 @@ from claude_bottle.lib.seals import (
     credential_words,
     proof,
 )
-from claude_bottle.lib.seat import Seat
+from claude_bottle.lib.network import Network
+from claude_bottle.lib.plan import Plan
 from claude_bottle.lib.subnets import agent_address
 from claude_bottle.lib.teardown import elsewhere, inventory, sweep
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL
 from claude_bottle.lib.teardown.journal import Journal
-from claude_bottle.lib.watch import Watch
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.files.recipe import Recipe
 from claude_bottle.lib.host.calls import ERR, OUT, Work
 from claude_bottle.lib.host.run import QUERY_SECONDS
-from claude_bottle.lib.probe import probe
+from claude_bottle.lib.inside.probe import probe
 from claude_bottle.lib.problems import fail_with
 from claude_bottle.lib.teardown.inventory import PREFIX, TOOLS_LABEL, TOOLS_REPOSITORY
 from claude_bottle.lib.teardown.journal import Journal

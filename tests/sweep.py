@@ -51,7 +51,8 @@ BOUNDS = {
 PROGRAM = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
-from claude_bottle.lib import broker, pipelock
+from claude_bottle.lib import pipelock
+from claude_bottle.lib.egress import broker
 from claude_bottle.lib.host import run
 from claude_bottle.lib.teardown import cleanup, reaper
 run.QUERY_SECONDS = run.STOP_SECONDS = {query}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import approved
-from claude_bottle.lib.approval import added, folder_digest
+from claude_bottle.lib.consent import approved
+from claude_bottle.lib.consent.approval import added, folder_digest
 from claude_bottle.lib.manifest import manifest_find
 
 from tests.sweep import Run

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, placeholder
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, placeholder
 
 from tests.conftest import ROOT
 from tests.sweep import TOKEN, Run, gone

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import broker_config
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection
+from claude_bottle.lib.egress import broker_config
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, Injection, model_injection
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.withhold import Without
 
@@ -131,5 +131,5 @@ def test_what_is_said_to_the_broker_cannot_be_steered_by_a_user_name() -> None:
 
 
 def test_what_the_self_test_tries_is_what_the_broker_does_not_log() -> None:
-    program = (ROOT / "lib" / "seals.pl").read_text()
+    program = (ROOT / "lib" / "inside" / "seals.pl").read_text()
     assert f"Authorization: {broker_config.FOREIGN}'" in program

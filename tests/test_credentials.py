@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from claude_bottle.lib import credential_values, env, log, pipelock_hosts
-from claude_bottle.lib.broker_config import model_hosts
-from claude_bottle.lib.credentials import (
+from claude_bottle.lib import env, log
+from claude_bottle.lib.consent.summary import Grants
+from claude_bottle.lib.egress import credential_values, pipelock_hosts
+from claude_bottle.lib.egress.broker_config import model_hosts
+from claude_bottle.lib.egress.credentials import (
     MODEL_HOST,
     MODEL_PATHS,
     TOKEN_PLACEHOLDER,
@@ -18,12 +20,11 @@ from claude_bottle.lib.credentials import (
     placeholder,
     shared_target,
 )
+from claude_bottle.lib.egress.inspection import Watched, plain, watched
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.inspection import Watched, plain, watched
 from claude_bottle.lib.manifest import Manifest
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
-from claude_bottle.lib.summary import Grants
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

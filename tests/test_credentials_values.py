@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import credential_values, env, withhold
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, git_helpers, model_injection, placeholder
+from claude_bottle.lib import env, withhold
+from claude_bottle.lib.egress import credential_values
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, Injection, git_helpers, model_injection, placeholder
 from claude_bottle.lib.env_resolve import Secrets
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import redact, run

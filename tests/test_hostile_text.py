@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from claude_bottle.lib import credential_values, env, log, manifest, pipelock, pipelock_hosts, plan, ssh
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib import env, log, manifest, pipelock, plan, ssh
+from claude_bottle.lib.egress import credential_values, pipelock_hosts
+from claude_bottle.lib.egress.credentials import Injection
+from claude_bottle.lib.egress.inspection import Watched
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.files import project
 from claude_bottle.lib.host import report
-from claude_bottle.lib.inspection import Watched
 from claude_bottle.lib.schema.manifest_parse import Credential, SshEntry
 from claude_bottle.lib.schema.manifest_words import host_problem, is_address
 from claude_bottle.lib.teardown.inventory import Owner

@@ -20,7 +20,7 @@ from claude_bottle.lib.teardown.owner import Owner, Place, login_here, owner_her
 from tests.conftest import ROOT
 from tests.sweep import Run, until
 
-GUARD = ["/usr/bin/perl", "-t", str(ROOT / "lib" / "guard.pl")]
+GUARD = ["/usr/bin/perl", "-t", str(ROOT / "lib" / "inside" / "guard.pl")]
 NOW = 1_800_000_000.0
 ENGINE = Engine("docker", "", "default", "", "", facts=Facts(clock=NOW))
 ELSEWHERE = Owner("0f" * 16, Place("elsewhere", "1", "pid:[1]", "501"), "7 1", "8 1", login_here())

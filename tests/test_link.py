@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from claude_bottle.lib.engine import Engine, engine_find
 from claude_bottle.lib.errors import EngineUnfit, LinkLost
-from claude_bottle.lib.link import Link, Target, link_alive, link_lost, link_open, link_target
+from claude_bottle.lib.far.link import Link, Target, link_alive, link_lost, link_open, link_target
 
 from tests.http_engine import HttpEngine
 from tests.sweep import gone, until

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import env_resolve, manifest, pipelock_hosts, plan, skills, slug, ssh
+from claude_bottle.lib import env_resolve, manifest, plan, skills, slug, ssh
+from claude_bottle.lib.egress import pipelock_hosts
 from claude_bottle.lib.errors import BottleError
 
 from tests.conftest import ROOT

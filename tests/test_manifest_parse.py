@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import env_resolve, pipelock_hosts, problems, ssh, ssh_setup
+from claude_bottle.lib import env_resolve, problems, ssh
 from claude_bottle.lib import manifest as manifests
+from claude_bottle.lib.egress import pipelock_hosts
 from claude_bottle.lib.errors import BottleError, Interrupted
 from claude_bottle.lib.host import wait
+from claude_bottle.lib.inside import ssh_setup
 from claude_bottle.lib.manifest import Manifest
 from claude_bottle.lib.schema import schema_check, strict_json
 

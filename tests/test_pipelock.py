@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from claude_bottle.lib import inspection, pipelock, pipelock_hosts
+from claude_bottle.lib import pipelock
+from claude_bottle.lib.egress import inspection, pipelock_hosts
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.manifest import Manifest
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from claude_bottle.lib import nodes, seat
 from claude_bottle.lib.engine import Engine, Facts
-from claude_bottle.lib.nodes import Node
+from claude_bottle.lib.far import nodes, seat
+from claude_bottle.lib.far.nodes import Node
 
 from tests.conftest import ROOT
 from tests.fake_docker import FakeEngine

@@ -9,9 +9,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from claude_bottle.lib import env, manifest, policy
+from claude_bottle.lib import env, manifest
+from claude_bottle.lib.consent.summary import Grants
+from claude_bottle.lib.inside import policy
 from claude_bottle.lib.ssh import ssh_entries
-from claude_bottle.lib.summary import Grants
 
 from tests.conftest import ROOT
 from tests.sweep import Run

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from claude_bottle.lib import env_resolve, limits, manifest, pipelock_hosts, plan, slug, ssh
+from claude_bottle.lib import env_resolve, limits, manifest, plan, slug, ssh
+from claude_bottle.lib.egress import pipelock_hosts
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Begun, Work

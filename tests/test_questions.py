@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 from claude_bottle.lib.host.terminal import _HiddenLine
 
 from tests.sweep import Run, until

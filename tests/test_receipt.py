@@ -10,9 +10,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.egress.credentials import Injection
 from claude_bottle.lib.files.replace import replace
-from claude_bottle.lib.seals import at_launch
+from claude_bottle.lib.inside.seals import at_launch
 from claude_bottle.lib.version import launcher_version
 
 from tests.conftest import ROOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from claude_bottle.lib.refused import LONGEST_LINE, MOST_KEPT, Refused
+from claude_bottle.lib.egress.refused import LONGEST_LINE, MOST_KEPT, Refused
 
 SENT, RECEIVED = "request body exceeds max_body_bytes (35651584)", "response too large for scanning"
 

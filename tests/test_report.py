@@ -20,7 +20,7 @@ DEFECT = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [sys.argv[1]]; sys.modules["claude_bottle"] = package
 from claude_bottle.cli.main import main
-from claude_bottle.lib import session
+from claude_bottle.lib.inside import session
 def fails(engine, container, payload, *others):
     values = dict(pair.split("=", 1) for pair in payload.decode().split("\\0")[:-1])
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from claude_bottle.lib import seals
-from claude_bottle.lib.broker_config import REFUSED
-from claude_bottle.lib.credentials import Injection, model_injection
+from claude_bottle.lib.egress.broker_config import REFUSED
+from claude_bottle.lib.egress.credentials import Injection, model_injection
+from claude_bottle.lib.egress.inspection import watched
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.inspection import watched
+from claude_bottle.lib.inside import seals
 
 from tests.conftest import ROOT
 
@@ -17,7 +17,7 @@ OWN = Injection("OWN", "stands-for-own", ("git.test", "api.test"), ("/api/v4/*",
 WANTED = seals.at_launch([OWN])
 HELD = "".join(f"{seal}\theld\t\n" for seal in WANTED)
 # Every seal that the program knows, those that only verify looks at among them.
-PROGRAM = (ROOT / "lib" / "seals.pl").read_text()
+PROGRAM = (ROOT / "lib" / "inside" / "seals.pl").read_text()
 NAMES = sorted({*WANTED, "sibling", seals.SECRETS, *re.findall(r"say_seal\('([\w-]+)'", PROGRAM)})
 
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from urllib.parse import quote, quote_plus
 
 import pytest
-from claude_bottle.lib.credential_values import credentials_at_hand
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.commands.search import Search, look_at
+from claude_bottle.lib.egress.credential_values import credentials_at_hand
+from claude_bottle.lib.egress.credentials import Injection
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env_resolve import Secrets
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.host.calls import Call
 from claude_bottle.lib.host.run import Result
 from claude_bottle.lib.schema.manifest_parse import Credential
-from claude_bottle.lib.search import Search, look_at
 
 VALUE = 'a value/+&<"ü of 4711'
 

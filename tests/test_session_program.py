@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.ca import make_authority
-from claude_bottle.lib.credentials import Injection, git_helpers
+from claude_bottle.lib.egress.ca import make_authority
+from claude_bottle.lib.egress.credentials import Injection, git_helpers
 from claude_bottle.lib.env_resolve import Secrets
 
 from tests.conftest import ROOT
@@ -50,7 +50,9 @@ class Bottle:
 
     def __init__(self, root: Path, authority: str) -> None:
         self.root, self.values = root, root / "run" / "environ"
-        self.program = self.write("session", (ROOT / "lib" / "session.pl").read_text().replace("/etc/", f"{root}/etc/"))
+        self.program = self.write(
+            "session", (ROOT / "lib" / "inside" / "session.pl").read_text().replace("/etc/", f"{root}/etc/")
+        )
         self.program.chmod(0o755)
         self.write("etc/claude-bottle/ca.pem", authority)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib import ssh, ssh_setup
+from claude_bottle.lib import ssh
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.inside import ssh_setup
 from claude_bottle.lib.manifest import Manifest
 from claude_bottle.lib.schema.manifest_parse import SshEntry
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import stop as stop_module
+from claude_bottle.lib.commands import stop as stop_module
 from claude_bottle.lib.teardown.owner import Owner, place_here, process_mark
 
 from tests.sweep import Run, until

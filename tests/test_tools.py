@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib.approval import added
+from claude_bottle.lib.consent.approval import added
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.files import recipe
 from claude_bottle.lib.files.recipe import Recipe

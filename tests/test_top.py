@@ -103,7 +103,7 @@ def test_a_defect_is_told_as_one_and_shows_no_values(run: Seen, shown: Terminal)
     shown.words = [*python, program[:at] + defect + program[at:], root, "top"]
     shown.start()
     assert shown.wait() == INTERNAL_STATUS
-    assert ": internal error: lib/top.py, line " in shown.said
+    assert ": internal error: lib/commands/top.py, line " in shown.said
     assert "Traceback" not in shown.said and "locals" not in shown.said and TOKEN not in shown.said
     assert shown.settings() == shown.before
 

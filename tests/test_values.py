@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 
 from tests.sweep import TOKEN, Run
 from tests.terminal import Terminal

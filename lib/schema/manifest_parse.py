@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from claude_bottle.lib.credentials import AUTHORIZATION, Injection, placeholder
+from claude_bottle.lib.egress.credentials import AUTHORIZATION, Injection, placeholder
 from claude_bottle.lib.env import HOST_VARIABLE
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.schema import schema_check

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.far.nodes import READY, node_asked
+from claude_bottle.lib.far.seat import Seated, seated, seats
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.nodes import READY, node_asked
-from claude_bottle.lib.seat import Seated, seated, seats
 from claude_bottle.lib.teardown import inventory, sweep
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, PREFIX, Item
 from claude_bottle.lib.teardown.owner import dead_launches, login_here, place_here

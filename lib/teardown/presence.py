@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from claude_bottle.lib.egress.refused import Row
 from claude_bottle.lib.host.state import state_folder, state_replace
-from claude_bottle.lib.refused import Row
 from claude_bottle.lib.teardown.journal import Journal
 from claude_bottle.lib.teardown.owner import Owner, dead_launches, owner_from, place_here
 

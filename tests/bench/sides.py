@@ -128,7 +128,10 @@ def _lay_out_floor(folder: Path) -> None:
     (folder / "context").mkdir(parents=True)
     (folder / "pipelock.yaml").write_text(YAML)
     (folder / "values").write_text("CLAUDE_CODE_OAUTH_TOKEN=none\0")
-    programs = {"claude-bottle-session": ROOT / "lib" / "session.pl", "claude-bottle-seals": ROOT / "lib" / "seals.pl"}
+    programs = {
+        "claude-bottle-session": ROOT / "lib" / "inside" / "session.pl",
+        "claude-bottle-seals": ROOT / "lib" / "inside" / "seals.pl",
+    }
     with tarfile.open(folder / "bottle.tar", "w") as tar:
         for name, path in programs.items():
             member = tarfile.TarInfo(f"usr/local/bin/{name}")

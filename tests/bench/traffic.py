@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle.lib import broker, broker_config, ca, inspection, pipelock
-from claude_bottle.lib.credentials import Injection, placeholder
+from claude_bottle.lib import pipelock
+from claude_bottle.lib.egress import broker, broker_config, ca, inspection
+from claude_bottle.lib.egress.credentials import Injection, placeholder
 from claude_bottle.lib.files import tarstream
 
 from tests.pipelock.engine import LabError, tar_of

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pexpect
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 
 from tests.terminal import Terminal
 

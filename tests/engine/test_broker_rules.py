@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from claude_bottle.lib import broker, broker_config, ca
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, Injection, model_injection, placeholder
+from claude_bottle.lib.egress import broker, broker_config, ca
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, Injection, model_injection, placeholder
+from claude_bottle.lib.egress.refused import Refused
 from claude_bottle.lib.files import tarstream
-from claude_bottle.lib.refused import Refused
 
 from .conftest import ROOT, docker, until
 

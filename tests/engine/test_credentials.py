@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER, placeholder
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, placeholder
 
 from fixtures.scenery import Scenery
 

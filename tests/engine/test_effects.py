@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 import pytest
-from claude_bottle.lib import seals
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.inside import seals
 from claude_bottle.lib.pipelock import MEMORY_THAT_OPENS
 
 from tests.golden.test_golden import DIFFERENCES, declared

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
-from claude_bottle.lib.seat import IMAGE as SEAT_IMAGE
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.far.seat import IMAGE as SEAT_IMAGE
 
 from fixtures.scenery import IMAGE as SCENERY
 from fixtures.scenery import TRUSTING_BROKER

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.probes import DIRECT_WAYS, THROUGH_PROXY
 from fixtures.scenery import ANSWER, SKILL, Scenery

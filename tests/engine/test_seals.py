@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib import seals
-from claude_bottle.lib.credentials import MODEL_HOST
+from claude_bottle.lib.egress.credentials import MODEL_HOST
+from claude_bottle.lib.inside import seals
 
 from fixtures.scenery import Scenery
 from tests.sidecar import SIDECAR

@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 import pytest
-from claude_bottle.lib import ca, seals
 from claude_bottle.lib.agent import LASTING_FILE, NO_DNS, NO_IPV6, TMPFS, TRUST_DIR, VALUES_FILE
-from claude_bottle.lib.broker_config import REFUSED
 from claude_bottle.lib.docker import HARDENING
+from claude_bottle.lib.egress import ca
+from claude_bottle.lib.egress.broker_config import REFUSED
+from claude_bottle.lib.inside import seals
 from claude_bottle.lib.network import SEALED
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -104,7 +105,7 @@ def sealed() -> Iterator[str]:
     words = ["--network", network, *NO_DNS, *NO_IPV6, *HARDENING, "--init", "--tmpfs", TMPFS]
     made = docker("run", "-d", *words, "claude-bottle:latest", "sleep", "infinity")
     try:
-        docker("cp", str(ROOT / "lib" / "seals.pl"), f"{made}:{seals.PROGRAM}")
+        docker("cp", str(ROOT / "lib" / "inside" / "seals.pl"), f"{made}:{seals.PROGRAM}")
         docker("exec", "-u", "root", made, "chmod", "755", seals.PROGRAM)
         yield made
     finally:

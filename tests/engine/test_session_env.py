@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from claude_bottle.lib.credentials import placeholder
+from claude_bottle.lib.egress.credentials import placeholder
 
 from fixtures.scenery import Scenery
 

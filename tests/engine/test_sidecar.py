@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from claude_bottle.lib.pipelock_traffic import MOST_SENT
+from claude_bottle.lib.egress.pipelock_traffic import MOST_SENT
 
 from tests.sidecar import SIDECAR
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.probes import DIRECT_WAYS, TUNNEL_REPLY
 from fixtures.scenery import Scenery

@@ -13,7 +13,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from claude_bottle.lib.credentials import TOKEN_PLACEHOLDER
+from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER
 
 from fixtures.scenery import ANSWER, Scenery
 

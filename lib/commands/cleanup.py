@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from claude_bottle.lib import bottles, log
+from claude_bottle.lib import log
+from claude_bottle.lib.commands import bottles
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import DockerError
+from claude_bottle.lib.far.seat import seats
 from claude_bottle.lib.home import bring
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.host.calls import Work, one, perform
-from claude_bottle.lib.seat import seats
 from claude_bottle.lib.teardown import elsewhere, inventory, presence, sweep
 from claude_bottle.lib.teardown.elsewhere import Elsewhere
 from claude_bottle.lib.teardown.inventory import (

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
-from claude_bottle.lib import broker_config, docker, guard, log
-from claude_bottle.lib.ca import Authority
+from claude_bottle.lib import docker, log
+from claude_bottle.lib.egress import broker_config
+from claude_bottle.lib.egress.ca import Authority
+from claude_bottle.lib.egress.refused import Lines, Refused
+from claude_bottle.lib.egress.watch import Watch
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError
 from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.host.calls import Work, attach
-from claude_bottle.lib.refused import Lines, Refused
+from claude_bottle.lib.inside import guard
 from claude_bottle.lib.teardown.inventory import BROKER
 from claude_bottle.lib.teardown.journal import Journal
-from claude_bottle.lib.watch import Watch
 
 USER = 65534
 READY = b"Loading success"  # haproxy's own word, with every address bound

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from claude_bottle.lib import log
-from claude_bottle.lib.active import Active
+from claude_bottle.lib.commands.active import Active
 
 HEAD = ("AGENT", "CONTAINER", "AGE", "STATE", "PROCESSOR", "MEMORY", "DENIED", "FOLDER")
 NODE = "NODE"

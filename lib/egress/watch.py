@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from claude_bottle.lib.egress.refused import Refused, Row
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import DockerError, SidecarLost
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import ERR, OUT, Talk, one, perform
-from claude_bottle.lib.refused import Refused, Row
 
 LOG_LINES = 8
 ENDED, REMOVED = ("exited", "dead", "removing"), "removed"

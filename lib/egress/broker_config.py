@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from claude_bottle.lib.credentials import AUTHORIZATION, MODEL_HOST, Injection
+from claude_bottle.lib.egress.credentials import AUTHORIZATION, MODEL_HOST, Injection
 from claude_bottle.lib.env import TOKEN_NAME
 from claude_bottle.lib.errors import BottleError
 

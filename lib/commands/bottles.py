@@ -10,12 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from claude_bottle.lib import log, nodes
+from claude_bottle.lib import log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.far import nodes
+from claude_bottle.lib.far.seat import Seated, seated, seats
 from claude_bottle.lib.host.calls import perform
 from claude_bottle.lib.problems import nearest
-from claude_bottle.lib.seat import Seated, seated, seats
 from claude_bottle.lib.slug import agent_slug
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, PREFIX, SHELL_NAMES, Item

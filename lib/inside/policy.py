@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from claude_bottle.lib import log
+from claude_bottle.lib.consent.summary import Grants
 from claude_bottle.lib.schema.manifest_words import FILE_NAME
 from claude_bottle.lib.schema.schema_check import json_path
-from claude_bottle.lib.summary import Grants
 
 FORM = 1  # of policies; another one means that a reader must know more
 SHOWN_HOSTS = 20

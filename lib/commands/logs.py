@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from claude_bottle.lib import bottles, log
-from claude_bottle.lib.engine import Engine, docker_require
-from claude_bottle.lib.errors import BottleError, DockerError
-from claude_bottle.lib.host.calls import Crew, Work, perform
-from claude_bottle.lib.refused import (
+from claude_bottle.lib import log
+from claude_bottle.lib.commands import bottles
+from claude_bottle.lib.egress.refused import (
     Lines,
     Refused,
     Row,
@@ -23,6 +21,9 @@ from claude_bottle.lib.refused import (
     reason_words,
     refusal,
 )
+from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.host.calls import Crew, Work, perform
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.inventory import BROKER, CONTAINER, SIDECAR, Item
 

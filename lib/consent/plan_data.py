@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from claude_bottle.lib import log
-from claude_bottle.lib.credentials import Injection
+from claude_bottle.lib.egress.credentials import Injection
 from claude_bottle.lib.plan import RESERVED, Plan
 from claude_bottle.lib.schema.manifest_parse import EnvEntry, SshEntry
 from claude_bottle.lib.version import launcher_version

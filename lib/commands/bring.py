@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from claude_bottle.lib import log, nodes
-from claude_bottle.lib.bottles import is_container_of
+from claude_bottle.lib import log
+from claude_bottle.lib.commands.bottles import is_container_of
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import BottleError, reason
+from claude_bottle.lib.far import nodes
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.home.record import RAW, Record
 from claude_bottle.lib.host.calls import perform

@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from claude_bottle.lib import bottles, log
-from claude_bottle.lib.bottles import Found
+from claude_bottle.lib import log
+from claude_bottle.lib.commands import bottles
+from claude_bottle.lib.commands.bottles import Found
 from claude_bottle.lib.engine import Engine, docker_require
+from claude_bottle.lib.far.seat import seats
 from claude_bottle.lib.home import bring, record
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
-from claude_bottle.lib.seat import seats
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import CONTAINER, NETWORK, SERVICE, Item
 from claude_bottle.lib.teardown.journal import new_launch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from claude_bottle.lib import approval, approved, env, log
+from claude_bottle.lib import env, log
+from claude_bottle.lib.consent import approval, approved
 from claude_bottle.lib.host import terminal
 from claude_bottle.lib.manifest import FILE_NAME, manifest_find
 

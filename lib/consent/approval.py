@@ -15,11 +15,11 @@ from typing import Any
 
 from claude_bottle.lib import env, log
 from claude_bottle.lib.docker import PROXY_NAMES
+from claude_bottle.lib.egress.pipelock_hosts import DEFAULT_HOSTS
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.files.recipe import SHOWN, look
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.manifest import FILE_NAME, Manifest, manifest_bottle
-from claude_bottle.lib.pipelock_hosts import DEFAULT_HOSTS
 from claude_bottle.lib.schema.manifest_parse import SSH_FIELDS, Dockerfile, as_list, as_object, env_entry
 from claude_bottle.lib.schema.schema_check import KEYS, Place, json_path
 

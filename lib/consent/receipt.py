@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from claude_bottle.lib.consent.plan_data import plan_digest
+from claude_bottle.lib.egress.refused import Row, refused_data
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError, reason
 from claude_bottle.lib.host import calls
+from claude_bottle.lib.inside.seals import Probe
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.plan_data import plan_digest
-from claude_bottle.lib.refused import Row, refused_data
-from claude_bottle.lib.seals import Probe
 from claude_bottle.lib.teardown.inventory import CONTAINER
 from claude_bottle.lib.version import launcher_version
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from claude_bottle.lib import docker, log, nodes
+from claude_bottle.lib import docker, log
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
+from claude_bottle.lib.far import nodes
+from claude_bottle.lib.far.nodes import Node
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Work, perform
-from claude_bottle.lib.nodes import Node
 from claude_bottle.lib.teardown.inventory import PREFIX, SEAT, SERVICE, Item, find, labels
 from claude_bottle.lib.teardown.journal import Journal
 

@@ -12,11 +12,13 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from claude_bottle.lib import bottles, docker, session
+from claude_bottle.lib import docker
 from claude_bottle.lib.agent import LASTING_FILE, SESSION_PROGRAM
+from claude_bottle.lib.commands import bottles
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import Interrupted
 from claude_bottle.lib.host import calls, run, terminal, wait
+from claude_bottle.lib.inside import session
 
 TELL_SECONDS = 10.0
 

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from claude_bottle.lib import log, nodes
+from claude_bottle.lib import log
+from claude_bottle.lib.egress.refused import Row, refused_data
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, EngineUnfit
+from claude_bottle.lib.far import nodes
+from claude_bottle.lib.far.seat import seated
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.refused import Row, refused_data
-from claude_bottle.lib.seat import seated
 from claude_bottle.lib.teardown import inventory, presence
 from claude_bottle.lib.teardown.inventory import CONTAINER, Item
 from claude_bottle.lib.teardown.owner import dead_launches

@@ -12,12 +12,12 @@ from secrets import token_urlsafe
 from typing import Literal
 
 from claude_bottle.lib import env, withhold
-from claude_bottle.lib.credentials import AUTHORIZATION, Injection, model_injection, shared_target
 from claude_bottle.lib.docker import PROXY_NAMES
+from claude_bottle.lib.egress.credentials import AUTHORIZATION, Injection, model_injection, shared_target
+from claude_bottle.lib.egress.inspection import plain
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host import calls, run, wait
-from claude_bottle.lib.inspection import plain
 from claude_bottle.lib.manifest import Manifest, manifest_bottle
 from claude_bottle.lib.problems import UnseenByShell, fail_with, nearest
 from claude_bottle.lib.schema.manifest_parse import Bottle, Credential

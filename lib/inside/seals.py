@@ -11,11 +11,12 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from claude_bottle.lib import broker_config, log
-from claude_bottle.lib.credentials import MODEL_HOST, Injection
+from claude_bottle.lib import log
+from claude_bottle.lib.egress import broker_config
+from claude_bottle.lib.egress.credentials import MODEL_HOST, Injection
+from claude_bottle.lib.egress.inspection import Watched, plain
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError
-from claude_bottle.lib.inspection import Watched, plain
 from claude_bottle.lib.subnets import agent_address, sidecar_address
 
 PROGRAM = "/usr/local/bin/claude-bottle-seals"

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
-from claude_bottle.lib import docker, pipelock, probe, seals
+from claude_bottle.lib import docker, pipelock
 from claude_bottle.lib.agent import program, trust
+from claude_bottle.lib.egress.watch import Watch
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.host import run
 from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.inside import probe, seals
 from claude_bottle.lib.teardown.journal import Journal
-from claude_bottle.lib.watch import Watch
 
 
 def witness(

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from claude_bottle.lib import env, log
-from claude_bottle.lib.credential_values import TokenGoes, injections, token_goes
-from claude_bottle.lib.credentials import MODEL_HOST, Injection
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.dockerfile import dockerfile_look
+from claude_bottle.lib.egress.credential_values import TokenGoes, injections, token_goes
+from claude_bottle.lib.egress.credentials import MODEL_HOST, Injection
+from claude_bottle.lib.egress.inspection import Watched, plain, watched
+from claude_bottle.lib.egress.pipelock_hosts import (
+    allowed_hosts,
+    listed_hosts,
+    pipelock_allowlist_summary,
+    private_hosts,
+)
 from claude_bottle.lib.env_resolve import env_names
 from claude_bottle.lib.files.recipe import Recipe
-from claude_bottle.lib.inspection import Watched, plain, watched
 from claude_bottle.lib.manifest import (
     Manifest,
     manifest_agent_bottle,
@@ -23,12 +29,6 @@ from claude_bottle.lib.manifest import (
     manifest_bottle,
     manifest_env_names,
     manifest_prompt_summary,
-)
-from claude_bottle.lib.pipelock_hosts import (
-    allowed_hosts,
-    listed_hosts,
-    pipelock_allowlist_summary,
-    private_hosts,
 )
 from claude_bottle.lib.problems import nearest
 from claude_bottle.lib.schema.manifest_parse import Bottle, Credential, Dlp, Limit, SshEntry

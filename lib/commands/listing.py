@@ -14,7 +14,7 @@ from claude_bottle.lib import log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from claude_bottle.lib.active import Active
+    from claude_bottle.lib.commands.active import Active
     from claude_bottle.lib.engine import Engine
 
 NONE_ACTIVE = "no active containers"
@@ -55,7 +55,7 @@ def list_active(as_data: bool = False, everybodys: bool = False, place: bool = F
         return _list_placed(engine, as_data, everybodys)
     if as_data or os.isatty(log.STDOUT):
         return _list_closely(engine, as_data, everybodys)
-    from claude_bottle.lib import bottles
+    from claude_bottle.lib.commands import bottles
     from claude_bottle.lib.teardown import inventory
     from claude_bottle.lib.teardown.owner import dead_launches
 
@@ -71,7 +71,7 @@ def list_active(as_data: bool = False, everybodys: bool = False, place: bool = F
 
 
 def _list_closely(engine: Engine, as_data: bool, everybodys: bool) -> int:
-    from claude_bottle.lib import active, bottles
+    from claude_bottle.lib.commands import active, bottles
     from claude_bottle.lib.host.calls import perform
     from claude_bottle.lib.teardown.inventory import LookFailed, tell
 
@@ -88,10 +88,10 @@ def _list_closely(engine: Engine, as_data: bool, everybodys: bool) -> int:
 
 
 def _list_placed(engine: Engine, as_data: bool, everybodys: bool) -> int:
-    from claude_bottle.lib import active, bottles
+    from claude_bottle.lib.commands import active, bottles
+    from claude_bottle.lib.far.nodes import require_manager
+    from claude_bottle.lib.far.seat import seats
     from claude_bottle.lib.host.calls import perform
-    from claude_bottle.lib.nodes import require_manager
-    from claude_bottle.lib.seat import seats
 
     require_manager(engine)
     there = perform(seats(engine))
@@ -112,7 +112,7 @@ def _list_placed(engine: Engine, as_data: bool, everybodys: bool) -> int:
 
 
 def _print_closely(found: Sequence[Active], as_data: bool) -> None:
-    from claude_bottle.lib.table import table
+    from claude_bottle.lib.commands.table import table
 
     if as_data:
         log.data(*((line,) for line in json.dumps([one.data() for one in found], indent=2).split("\n")))

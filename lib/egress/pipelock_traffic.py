@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from claude_bottle.lib.inspection import Watched, plain
+from claude_bottle.lib.egress.inspection import Watched, plain
 
 MIB = 1024**2
 MOST_SENT = 34 * MIB  # the model itself takes 32 MB: a history that is full of images passes

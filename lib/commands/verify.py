@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from claude_bottle.lib import credential_values, log, plan, runner, seals, stage
+from claude_bottle.lib import log, plan, runner, stage
+from claude_bottle.lib.commands.search import Search, look_at
+from claude_bottle.lib.egress import credential_values
 from claude_bottle.lib.engine import Asking, Engine
 from claude_bottle.lib.env_resolve import Secrets
 from claude_bottle.lib.errors import BottleError
 from claude_bottle.lib.host.calls import Work, perform
+from claude_bottle.lib.inside import seals
 from claude_bottle.lib.manifest import FILE_NAME
-from claude_bottle.lib.search import Search, look_at
 from claude_bottle.lib.start import plan_for, settle, with_teardown
 from claude_bottle.lib.steps import Launch
 from claude_bottle.lib.subnets import subnets_of

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from claude_bottle.lib import active, log, logs, stop
-from claude_bottle.lib.active import Active, Usage
-from claude_bottle.lib.bottles import Found
+from claude_bottle.lib import log
+from claude_bottle.lib.commands import active, logs, stop
+from claude_bottle.lib.commands.active import Active, Usage
+from claude_bottle.lib.commands.bottles import Found
+from claude_bottle.lib.commands.table import HEAD, row
+from claude_bottle.lib.egress.refused import Row, denied_words
 from claude_bottle.lib.engine import Engine, docker_require
 from claude_bottle.lib.errors import BottleError, Interrupted
 from claude_bottle.lib.host import wait
 from claude_bottle.lib.host.calls import Crew, Outcome, Work
-from claude_bottle.lib.refused import Row, denied_words
-from claude_bottle.lib.table import HEAD, row
 from claude_bottle.lib.teardown.inventory import Item, LookFailed, tell
 from rich.text import Text
 from textual.app import App, ComposeResult

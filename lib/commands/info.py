@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from claude_bottle.lib import (
-    credential_values,
-    dockerfile,
-    env,
-    env_resolve,
-    limits,
-    log,
-    manifest,
-    pipelock_hosts,
-    ssh,
-)
+from claude_bottle.lib import dockerfile, env, env_resolve, limits, log, manifest, ssh
+from claude_bottle.lib.consent.summary import Grants
+from claude_bottle.lib.egress import credential_values, pipelock_hosts
 from claude_bottle.lib.problems import Gathered
 from claude_bottle.lib.schema.manifest_parse import SshEntry
-from claude_bottle.lib.summary import Grants
 
 
 def info(agent: str, environ: Mapping[str, str], cwd: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from claude_bottle.lib import docker, log, pipelock, seals
+from claude_bottle.lib import docker, log, pipelock
 from claude_bottle.lib.agent import SESSION_PROGRAM, VALUES_FILE
+from claude_bottle.lib.egress.watch import Losses, Watch
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.host import calls, run, terminal
 from claude_bottle.lib.host.calls import Work
+from claude_bottle.lib.inside import seals
 from claude_bottle.lib.plan import Plan
-from claude_bottle.lib.watch import Losses, Watch
 
 USER = "node"
 TERMINAL = "-it"
