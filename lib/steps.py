@@ -368,7 +368,7 @@ STEPS = (
         after=("files",),
     ),
     Step(("known", "base", "broker_image"), "noted", note_images, "note of the images", after=("sidecar",)),
-    Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left"),
+    Step(("sidecar",), "swept", sweep_up, "removal of what killed launches have left", after=("agent",)),
 )
 
 
