@@ -47,20 +47,24 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broke
 
 ## Where a target is not met
 
-- `y` to the first byte: the floor itself takes more than eight tenths of the shell's time, and the port is within an
-  eighth of the floor. What it waits for one after the other is in the table of calls: a build and a network, two
-  containers, a copy, two starts, the self-test and the session's own exec; what waits for nothing runs beside that, and
-  two processors are busy with it. The self-test alone listens for a quarter of a second, and the shell has none;
-  before it, the ratio was 0.65 on 20.10 and 0.71 on 28.
-- Fifteen at once: both processors are the engine's from the first start to the last; who asks makes little difference.
-  The self-tests of fifteen bottles are in it, which the shell has not. On 28 other work went on beside some rounds;
-  beside those of other numbers, on both engines, small work did.
-- Docker calls: two are the look for what killed launches have left; they are made beside the sidecar's and the agent's
-  start, and nothing waits for them but the session, where they come last.
-- What a broker adds: 88 ms on 20.10 (8 pairs: -140 to 188), 238 ms on 28 (8 pairs: 194 to 683), with the real sidecar,
-  where 150 ms are wanted; 298 and 434 ms before its image was built only where that could change, and the seals were
-  proved while it comes up. On 28 the longest way is the build of the bottle's image, 0.6 s of docker's client: the look
-  for the broker's image and the create of its container, beside it, make that 0.1 to 0.25 s longer.
+- Start to the question: two docker calls, one after the other, are most of it (0.13 s on 20.10, 0.23 s on 28); the
+  shell makes more of them, but begins sooner than Python does. It was 0.48 in an earlier run, of a slower hour.
+- `y` to the first byte: the floor itself takes 0.78 of the shell's time on 20.10 and 0.62 on 28, and the port is
+  within a seventh of the floor. What it waits for one after the other is in the table of calls: a network, two
+  containers, a copy, two starts, the self-test and the session's own exec; what waits for nothing runs beside that,
+  and two processors are busy with it. The self-test alone listens for a quarter of a second, and the shell has none.
+- End of the session: on 20.10 the floor takes 0.85 of the shell's time.
+- Fifteen at once: both processors are the engine's from the first start to the last; who asks makes little
+  difference. The self-tests of fifteen bottles are in it, which the shell has not. On 28 other work went on beside
+  some rounds; beside those of other numbers, on both engines, small work did.
+- Docker calls: two are the look for what killed launches have left; they are made beside the self-test, and nothing
+  waits for them but the session. One puts the bottle's authority into the sidecar.
+- What a broker adds, with the real sidecar, where 150 ms are wanted: 131 ms on 20.10 (8 pairs: -107 to 311), 182 ms
+  on 28 (14 pairs: -137 to 603); 238 ms before images were built only where that could make another one. It is a
+  container more on two processors that are busy already: its create beside the agent's, its start behind the
+  sidecar's, and the clients that ask it for its refusal.
+- A start over ssh, on 28: each call's bytes go through ssh's client and server, on the same two processors here as
+  the engine and the launcher, and 28's client makes more and longer ones.
 - `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
   of a second each; four calls side by side took as long as one.
 
