@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import xml.etree.ElementTree as xml
 from pathlib import Path
@@ -234,17 +236,18 @@ def test_what_still_runs_is_ended_with_all_that_it_started(tmp_path: Path) -> No
 
 def test_memory_of_a_family_is_its_members_with_docker_clients_apart(tmp_path: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", tmp_path / "docker")
-    script = f"{tmp_path}/docker 600 & sleep 600 & echo both; wait"
-    with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as child:
-        assert child.stdout and child.stdout.readline()
-        try:
+    script = f"{tmp_path}/docker 600 & sleep 600 & wait"
+    with subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) as child:
+
+        def ours() -> dict[int, str]:
             every = memory.processes()
-            ours = memory.family([child.pid], every)
-            assert sorted(every[pid][1] for pid in ours - {child.pid}) == ["docker", "sleep"]
+            return {pid: every[pid][1] for pid in memory.family([child.pid], every) - {child.pid}}
+
+        try:
+            until(lambda: sorted(ours().values()) == ["docker", "sleep"], 10)
             taken = memory.measure([child.pid])
         finally:
-            for pid in ours:
-                subprocess.run(["kill", str(pid)], check=False)
+            os.killpg(child.pid, signal.SIGKILL)
     assert taken.launchers > 0 and taken.clients > 0
     assert memory.measure([child.pid]).clients == 0
 
