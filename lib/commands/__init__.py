@@ -1,0 +1,1 @@
+"""The commands beside ``start``, and which bottles there are for them."""

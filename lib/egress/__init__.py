@@ -1,0 +1,1 @@
+"""What gets out, and with whose credentials: the sidecar's hosts and traffic, the broker, the bottle's authority."""
