@@ -19,18 +19,23 @@ from tests.test_project import git, write
 WORK = "claude-bottle/a-1/work"
 
 
+def begin_work(run: Run, inside: Path) -> None:
+    """Make a start's folder a repository, with a copy that stands for the bottle's workspace."""
+    git(run.cwd, "init", "-q")
+    write(run.cwd, a="one\n")
+    git(run.cwd, "add", ".")
+    git(run.cwd, "commit", "-qm", "first")
+    subprocess.run(["cp", "-a", run.cwd, inside], check=True)
+    run.fake.workspace(inside)
+
+
 class Bottle(Run):
     """A start with --cwd of a repository, and a folder that stands for the bottle's workspace."""
 
     def __init__(self, folder: Path, bounds: dict[str, float] | None = None) -> None:
         super().__init__(folder, bounds)
         self.inside, self.state = folder / "inside", self.home / ".local" / "state" / "claude-bottle" / "work"
-        git(self.cwd, "init", "-q")
-        write(self.cwd, a="one\n")
-        git(self.cwd, "add", ".")
-        git(self.cwd, "commit", "-qm", "first")
-        subprocess.run(["cp", "-a", self.cwd, self.inside], check=True)
-        self.fake.workspace(self.inside)
+        begin_work(self, self.inside)
         self.before = self.snapshot()
 
     def session(self, script: str) -> None:

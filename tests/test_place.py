@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.fake_docker import FakeEngine
 from tests.sweep import IMAGES, Run, until
 from tests.terminal import Terminal
-from tests.test_home import EVIL
+from tests.test_home import EVIL, begin_work
 from tests.test_project import git, write
 
 FIRST, SECOND = "1" * 25, "2" * 25
@@ -459,12 +459,7 @@ class Working(Placed):
         super().__init__(folder)
         self.words.insert(-1, "--cwd")
         self.inside = folder / "inside"
-        git(self.cwd, "init", "-q")
-        write(self.cwd, a="one\n")
-        git(self.cwd, "add", ".")
-        git(self.cwd, "commit", "-qm", "first")
-        subprocess.run(["cp", "-a", self.cwd, self.inside], check=True)
-        self.fake.workspace(self.inside)
+        begin_work(self, self.inside)
 
     def works(self) -> list[str]:
         return git(self.cwd, "for-each-ref", "--format=%(refname:short)", "refs/heads/claude-bottle").split()

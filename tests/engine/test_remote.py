@@ -79,8 +79,7 @@ def test_a_start_and_its_end_need_one_connection(shell: Desk, serve: Serve) -> N
 
 
 def test_two_starts_over_one_host_go_side_by_side_through_the_eye_of_a_needle(shell: Desk, serve: Serve) -> None:
-    # No more that are not yet let in, or in one connection; and a socket is not what TCP forwarding is.
-    far = serve("MaxStartups 2:100:2", "MaxSessions 1", "AllowTcpForwarding no")
+    far = serve("MaxStartups 2:100:2", "MaxSessions 1")  # no more that are not yet let in, or in one connection
     go(shell, far)
     words = [shell.launcher, "start", "-y", AGENT]
     both = [Terminal(words, shell.cwd, shell.env) for _ in range(2)]
