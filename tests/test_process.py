@@ -120,7 +120,8 @@ def test_no_descriptor_left_is_one_clear_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys, types; package = types.ModuleType('claude_bottle'); package.__path__ = [sys.argv[1]];"
         "sys.modules['claude_bottle'] = package; from claude_bottle.cli.main import main;"
-        "from claude_bottle.lib import listing, docker; from claude_bottle.lib.host import run; run.load();"
+        "from claude_bottle.lib.commands import listing; from claude_bottle.lib import docker;"
+        "from claude_bottle.lib.host import run; run.load();"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)); sys.exit(main('cli.sh', ['list', 'active']))"
     )
     bottle = Run(tmp_path)

@@ -97,7 +97,7 @@ def test_an_engine_that_goes_away_ends_it_with_its_words_and_the_terminal_as_it_
 
 
 def test_a_defect_is_told_as_one_and_shows_no_values(run: Seen, shown: Terminal) -> None:
-    defect = "from claude_bottle.lib import active\nactive.find = lambda engine: engine.nothing\n"
+    defect = "from claude_bottle.lib.commands import active\nactive.find = lambda engine: engine.nothing\n"
     *python, program, root = map(str, impatient())
     at = program.index("from claude_bottle.cli")
     shown.words = [*python, program[:at] + defect + program[at:], root, "top"]
