@@ -59,12 +59,13 @@ with `CLAUDE_BOTTLE_PIPELOCK_IMAGE`. What a request costs in it and in the broke
   some rounds; beside those of other numbers, on both engines, small work did.
 - Docker calls: two are the look for what killed launches have left; they are made beside the self-test, and nothing
   waits for them but the session. One puts the bottle's authority into the sidecar.
-- What a broker adds, with the real sidecar, where 150 ms are wanted: 131 ms on 20.10 (8 pairs: -107 to 311), 182 ms
-  on 28 (14 pairs: -137 to 603); 238 ms before images were built only where that could make another one. It is a
-  container more on two processors that are busy already: its create beside the agent's, its start behind the
-  sidecar's, and the clients that ask it for its refusal.
-- A start over ssh, on 28: each call's bytes go through ssh's client and server, on the same two processors here as
-  the engine and the launcher, and 28's client makes more and longer ones.
+- What a broker adds, with the real sidecar, where 150 ms are wanted: 131 ms on 20.10 (8 pairs: -107 to 311), 93 ms on
+  28 with docker's own client 28.2.2 (12 pairs: -89 to 321), 182 ms with Debian's 28.5.2 (14 pairs: -137 to 603), with
+  which the rows of 28 below are measured: that client takes 52 ms of processor time for a `ps`, docker's own 19 ms,
+  and a start makes twenty calls. 238 ms before images were built only where that could make another one.
+- A start over ssh, on 28: 1.37 with docker's own client, so that is not what makes the difference. A call's bytes go
+  through ssh's client and server, on the same two processors here as the engine and the launcher; the local start
+  that it is compared with is the faster one of both engines.
 - `cleanup`: both launchers ask for all networks in one call, and the engine removes them one after the other, a tenth
   of a second each; four calls side by side took as long as one.
 
