@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.bench import launch
 from tests.bench.launch import GONE, SESSION, Launch
@@ -34,6 +36,7 @@ def over_ssh(sides: Sides, side: str) -> dict[str, float]:
     here = whole(sides, side, {})
     with server() as far:
         env = far.env(sides.env(side)["PATH"])
+        env["DOCKER_HOST"] += urlsplit(os.environ.get("DOCKER_HOST", "")).path  # where it is not the usual one
         near = whole(sides, side, env)
         longer = []
         for seconds in (FAR_SECONDS, COUNTING_SECONDS):
