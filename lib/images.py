@@ -56,6 +56,13 @@ class Line(NamedTuple):
         return same == (self.digest, self.base, self.image) and 0 <= time.time() - self.seconds < SECONDS
 
 
+class Known(NamedTuple):
+    """What a start needs, and what of it a build would only make once more, by its tag."""
+
+    wanted: Sequence[Wanted]
+    images: Mapping[str, Image]
+
+
 def image_wanted(tag: str, name: str = "Dockerfile") -> Wanted:
     """Return the image that a file of ours makes.
 
@@ -93,8 +100,8 @@ def docker_build_broker(engine: Engine, tag: str, id_file: Path) -> Work[Image]:
     return Image(tag, (*answers, tag))
 
 
-def images_known(engine: Engine, wanted: Sequence[Wanted], state: Path | None) -> Work[dict[str, Image]]:
-    """Look which of the images a build would only make once more; they come by their tags.
+def images_known(engine: Engine, wanted: Sequence[Wanted], state: Path | None) -> Work[Known]:
+    """Look which of the images a build would only make once more.
 
     Ids of images stand for what is in them: the one that was last built from the same file on the same base is what a
     build would find in its cache, at the cost of a good part of a start.
@@ -109,7 +116,7 @@ def images_known(engine: Engine, wanted: Sequence[Wanted], state: Path | None) -
     asked = [each for each in wanted if each.digest in noted]
     ids = yield from _ids(engine, asked)
     held = [each for each in asked if any(line.holds(each, ids) for line in lines)]
-    return {each.tag: Image(each.tag, (ids[each.tag],)) for each in held}
+    return Known(wanted, {each.tag: Image(each.tag, (ids[each.tag],)) for each in held})
 
 
 def images_note(engine: Engine, built: Mapping[Wanted, Image], state: Path | None) -> Work[None]:

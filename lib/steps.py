@@ -91,7 +91,7 @@ class Step:
     after: tuple[str, ...] = ()
 
 
-def look_for_images(launch: Launch) -> Work[dict[str, Image]]:
+def look_for_images(launch: Launch) -> Work[images.Known]:
     """Find what a build would only make once more."""
     return images.images_known(launch.engine, _wanted(launch.plan), state_folder(os.environ))
 
@@ -101,11 +101,11 @@ def _wanted(plan: Plan) -> list[images.Wanted]:
     return [images.image_wanted(plan.settings.image), *filter(None, [broker_image])]
 
 
-def build(launch: Launch, known: dict[str, Image]) -> Work[Image]:
+def build(launch: Launch, known: images.Known) -> Work[Image]:
     """Have the image."""
     tag = launch.plan.settings.image
-    if tag in known:
-        return known[tag]
+    if tag in known.images:
+        return known.images[tag]
     named = tag != env.DEFAULT_IMAGE
     return (yield from docker.docker_build_image(launch.engine, tag, launch.stage / "image-id", named))
 
@@ -127,23 +127,26 @@ def build_workspace(launch: Launch, tools_image: Image) -> Work[Image]:
     return (yield from docker.docker_build_derived(launch.engine, tag, tools_image, home, plan.cwd, id_file))
 
 
-def build_broker(launch: Launch, known: dict[str, Image]) -> Work[Image | None]:
+def build_broker(launch: Launch, known: images.Known) -> Work[Image | None]:
     """Have the broker's image, if there is anything to put in; an own one is taken as it is."""
     if not launch.plan.brokered:
         return None
     tag = launch.plan.settings.broker_image
-    if tag in known:
-        return known[tag]
+    if tag in known.images:
+        return known.images[tag]
     if tag != env.DEFAULT_BROKER_IMAGE:
         return Image(tag, (tag,))
     return (yield from images.docker_build_broker(launch.engine, tag, launch.stage / "broker-id"))
 
 
-def note_images(launch: Launch, known: dict[str, Image], base: Image, broker_image: Image | None) -> Work[None]:
-    """Note what was built, for the next start."""
-    made = {each.tag: each for each in (base, broker_image) if each and each.tag not in known}
-    built = {each: made[each.tag] for each in _wanted(launch.plan) if each.tag in made}
-    return images.images_note(launch.engine, built, state_folder(os.environ))
+def note_images(launch: Launch, known: images.Known, base: Image, broker_image: Image | None) -> Work[None]:
+    """Note what was built, for the next start; not of a file that somebody has changed meanwhile."""
+    made = {each.tag: each for each in (base, broker_image) if each and each.tag not in known.images}
+    if not made:
+        return
+    same = [each for each in _wanted(launch.plan) if each in known.wanted]
+    built = {each: made[each.tag] for each in same if each.tag in made}
+    yield from images.images_note(launch.engine, built, state_folder(os.environ))
 
 
 def make_ca(launch: Launch) -> Work[Authority]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from claude_bottle.lib import images
 
+from tests.checkout import clone
+from tests.conftest import ROOT
 from tests.sweep import Run
 from tests.test_bottle import ended, image_word, make_image, plain
 
@@ -72,6 +74,16 @@ def test_an_image_is_built_anew_where_something_has_changed_since(
     assert start(run) == sorted(again)
     assert (image_word(run) == first) == (BOTTLE not in again)
     assert start(run) == []
+
+
+def test_a_file_that_changes_while_it_is_built_is_built_again(tmp_path: Path) -> None:
+    run, other = plain(tmp_path), clone(tmp_path / "checkout")
+    (other / ".venv-run").symlink_to(ROOT / ".venv-run")
+    run.words[0] = str(other / "cli.sh")
+    run.fake.during_build(f"echo '# changed' >>'{other}/Dockerfile'")
+    assert start(run) == [BROKER, BOTTLE]
+    run.fake.during_build("true")
+    assert [start(run), start(run)] == [[BOTTLE], []]
 
 
 def test_what_a_builder_keeps_to_itself_is_not_taken_for_what_the_engine_has_by_that_name(tmp_path: Path) -> None:

@@ -52,9 +52,16 @@ def fail(bottle: Run) -> str:
     return done.stderr
 
 
+def report_of(folder: Path) -> Path:
+    """Return the report: the only one, beside which there is at most what a start notes."""
+    (report,) = folder.glob("report-*")
+    assert {path.name for path in folder.iterdir()} - {report.name} <= {"images"}
+    return report
+
+
 def test_a_defect_names_its_place_and_a_report_that_has_what_helps(bottle: Run, tmp_path: Path) -> None:
     err = fail(bottle)
-    (report,) = (tmp_path / "state" / "claude-bottle").glob("report-*")
+    report = report_of(tmp_path / "state" / "claude-bottle")
     assert "error: internal error: lib/steps.py, line " in err and ": ValueError: {'S': " in err
     assert f"hint: this is a defect of claude-bottle; please report it with {report}\n" in err
     assert report.stat().st_mode & 0o777 == 0o600 and report.parent.stat().st_mode & 0o777 == 0o700
@@ -66,7 +73,7 @@ def test_a_defect_names_its_place_and_a_report_that_has_what_helps(bottle: Run, 
 
 def test_no_form_of_a_secret_is_in_the_words_or_the_report(bottle: Run, tmp_path: Path) -> None:
     err = fail(bottle)
-    (report,) = (tmp_path / "state" / "claude-bottle").glob("report-*")
+    report = report_of(tmp_path / "state" / "claude-bottle")
     for text in (err, report.read_text()):
         assert "[secret]" in text
         for part in (TOKEN, SECRET, "4711", 'pa"ss', "line-of-the-key", "BEGIN KEY"):
@@ -82,7 +89,7 @@ def test_a_home_that_cannot_be_written_costs_only_the_report(bottle: Run, tmp_pa
 def test_a_report_goes_below_the_home_where_nothing_else_is_said(bottle: Run) -> None:
     del bottle.env["XDG_STATE_HOME"]
     fail(bottle)
-    assert len(list(Path(bottle.env["HOME"], ".local", "state", "claude-bottle").glob("report-*"))) == 1
+    assert report_of(Path(bottle.env["HOME"], ".local", "state", "claude-bottle")).stat().st_size
 
 
 def test_a_short_secret_is_taken_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
