@@ -132,6 +132,9 @@ class Desk:
             child.close(force=True)
 
 
+NewDesk = Callable[[str], Desk]
+
+
 def leftovers(desk: Desk) -> list[str]:
     """Return what there still is of the desk's agent."""
     own = re.compile(rf"claude-bottle-(?:(?:pipelock|broker|net|egress)-)?{re.escape(desk.agent)}(?:-\d+)?")
@@ -152,8 +155,27 @@ def desk_of(folder: Path, agent: str) -> Iterator[Desk]:
     """Yield a desk; at its end nothing of its agent's may be left."""
     made = Desk(folder, agent)
     yield made
-    made.close()
-    until(lambda: not leftovers(made), 30)
+    cleared([made])
+
+
+def cleared(desks: Sequence[Desk]) -> None:
+    """End what desks have started; nothing of their agents' may be left."""
+    for each in desks:
+        each.close()
+    until(lambda: not any(map(leftovers, desks)), 30)
+
+
+@pytest.fixture
+def another_desk(tmp_path: Path) -> Iterator[NewDesk]:
+    """A way to more desks, by their agent's name; all are cleared at the end, whatever a test came to."""
+    made: list[Desk] = []
+
+    def desk_for(agent: str) -> Desk:
+        made.append(Desk(tmp_path / f"another-{len(made)}", agent))
+        return made[-1]
+
+    yield desk_for
+    cleared(made)
 
 
 def container(role: str, agent: str = AGENT) -> str:
@@ -165,6 +187,26 @@ def container(role: str, agent: str = AGENT) -> str:
 def client_runs(agent: str = AGENT) -> bool:
     box = container("agent", agent)
     return bool(box) and scenery_program.client_runs(box)
+
+
+def reach(child: pexpect.spawn, words: str, timeout: float = 120) -> None:
+    """Wait for what a launcher prints; fail with all that it printed instead.
+
+    Args:
+        child: the launcher.
+        words: to wait for.
+        timeout: seconds.
+    """
+    try:
+        child.expect_exact(words, timeout=timeout)
+    except (pexpect.EOF, pexpect.TIMEOUT) as none:
+        raise AssertionError(f"{type(none).__name__} instead of '{words}', after:\n{child.before}") from None
+
+
+def since(child: pexpect.spawn) -> str:
+    """Return what a launcher has printed since the last words that were waited for."""
+    child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=1)
+    return str(child.before)
 
 
 def end(child: pexpect.spawn) -> None:

@@ -11,7 +11,7 @@ import pytest
 from claude_bottle.lib.teardown.inventory import PREFIX
 from claude_bottle.lib.teardown.owner import Owner, owner_here, place_here, process_mark
 
-from .conftest import AGENT, Desk, client_runs, container, docker, end, leftovers, until
+from .conftest import AGENT, Desk, NewDesk, client_runs, container, docker, end, leftovers, until
 
 OTHERS = f"{AGENT}-elsewhere"
 
@@ -82,8 +82,8 @@ def test_the_next_start_leaves_nothing_of_a_launch_killed_with_its_reaper(
     assert there(untouchable)
 
 
-def test_cleanup_stale_leaves_a_living_bottle_alone(desk: Desk, tmp_path: Path, untouchable: list[str]) -> None:
-    beside = Desk(tmp_path / "beside", f"{AGENT}-beside")
+def test_cleanup_stale_leaves_a_living_bottle_alone(desk: Desk, another_desk: NewDesk, untouchable: list[str]) -> None:
+    beside = another_desk(f"{AGENT}-beside")
     living = beside.terminal("start", "-y", beside.agent)
     until(lambda: client_runs(beside.agent))
     kept = leftovers(beside)

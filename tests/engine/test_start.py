@@ -21,6 +21,7 @@ from .conftest import (
     ROOT,
     TOKEN,
     Desk,
+    NewDesk,
     client_runs,
     container,
     docker,
@@ -29,6 +30,8 @@ from .conftest import (
     heard,
     host_addresses,
     leftovers,
+    reach,
+    since,
     until,
 )
 
@@ -119,10 +122,10 @@ def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn, listener: socke
     assert in_bottle("timeout", "8", "getent", "hosts", "example.test").returncode == 2
 
 
-def test_an_agent_with_a_very_long_name_finds_its_sidecar(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "long", AGENT + "-with-a-long-name" * 4)
+def test_an_agent_with_a_very_long_name_finds_its_sidecar(another_desk: NewDesk) -> None:
+    desk = another_desk(AGENT + "-with-a-long-name" * 4)
     child = desk.terminal("start", "-y", desk.agent)
-    child.expect_exact("attaching to claude-bottle-")
+    reach(child, "attaching to claude-bottle-")
     assert through_proxy(container("agent", desk.agent), "denied.test").startswith("HTTP/1.1 403")
     end(child)
     assert leftovers(desk) == []
@@ -235,11 +238,11 @@ def running(desk: Desk) -> tuple[int, int]:
     return len(container("agent", desk.agent).split()), len(container("sidecar", desk.agent).split())
 
 
-def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, tmp_path: Path) -> None:
-    other = Desk(tmp_path / "other")
+def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, another_desk: NewDesk) -> None:
+    other = another_desk(AGENT)
     children = [each.terminal("start", "-y", AGENT) for each in (desk, other)]
     for child in children:
-        child.expect_exact(f"attaching to claude-bottle-{AGENT}")
+        reach(child, f"attaching to claude-bottle-{AGENT}")
     assert running(desk) == (2, 2)
     end(children[0])
     assert running(desk) == (1, 1)
@@ -248,13 +251,13 @@ def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, tmp_
     assert leftovers(desk) == [] and leftovers(other) == []
 
 
-def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(tmp_path: Path) -> None:
+def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(another_desk: NewDesk) -> None:
     agent = f"{AGENT}-five"  # whose sidecars nobody connects to the scenery
-    desks = [Desk(tmp_path / f"desk-{number}", agent) for number in range(5)]
+    desks = [another_desk(agent) for _ in range(5)]
     children = [each.terminal("start", "-y", agent) for each in desks]
     for child in children:
-        child.expect_exact(f"attaching to claude-bottle-{agent}", timeout=300)
-    assert running(desks[0]) == (5, 5)
+        reach(child, f"attaching to claude-bottle-{agent}", 300)
+    assert running(desks[0]) == (5, 5), "\n".join(map(since, children))
     boxes = [container(role, agent).split() for role in ("agent", "sidecar")]
     name, attached = "{{.Name}}", "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}"
     names, networks = (docker("inspect", "-f", form, *boxes[0], *boxes[1]).splitlines() for form in (name, attached))
@@ -272,11 +275,11 @@ def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(tmp_path:
     assert all(leftovers(each) == [] for each in desks)
 
 
-def test_two_agents_run_side_by_side_each_with_its_own_way_out(desk: Desk, tmp_path: Path) -> None:
-    desks = (desk, Desk(tmp_path / "other", f"{AGENT}-other"))
+def test_two_agents_run_side_by_side_each_with_its_own_way_out(desk: Desk, another_desk: NewDesk) -> None:
+    desks = (desk, another_desk(f"{AGENT}-other"))
     children = [each.terminal("start", "-y", each.agent) for each in desks]
     for each, child in zip(desks, children, strict=True):
-        child.expect_exact(f"attaching to claude-bottle-{each.agent}")
+        reach(child, f"attaching to claude-bottle-{each.agent}")
         until(lambda each=each: client_runs(each.agent))
     assert [running(each) for each in desks] == [(1, 1), (1, 1)]
     boxes = [container("agent", each.agent) for each in desks]
