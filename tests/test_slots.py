@@ -18,6 +18,7 @@ from tests.checkout import clone
 from tests.conftest import ROOT
 from tests.sweep import Run
 
+CPUS = 24
 HOLD = """
 import fcntl, sys, time
 files = [open(path) for path in sys.argv[1:]]
@@ -33,7 +34,7 @@ def test_a_teardown_waits_for_its_turn_and_has_it_when_another_launcher_is_kille
     (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
     run = Run(tmp_path / "run")
     run.words[0] = copy / "cli.sh"
-    files = sorted(copy.glob("lib/*.py"))[: slots.REMOVALS]
+    files = sorted(copy.glob("lib/**/*.py"))[: slots.REMOVALS]
     with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
         assert others.stdout and others.stdout.readline() == "held\n"
         child = run.begin()
@@ -44,6 +45,10 @@ def test_a_teardown_waits_for_its_turn_and_has_it_when_another_launcher_is_kille
         others.send_signal(signal.SIGKILL)
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (0, []), err
+
+
+class Full(Exception):
+    """There is no slot."""
 
 
 @contextmanager
@@ -81,6 +86,21 @@ def test_the_one_slot_that_comes_free_is_taken_while_the_others_stay_held(
     assert len(waits) == 3
 
 
+def test_an_engine_with_many_processors_has_four_starts_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_LIB", clone(tmp_path / "copy") / "lib")  # nobody else's launcher has any of its slots
+
+    def full() -> float:
+        raise Full
+
+    with ExitStack() as held:
+        for _ in range(4 * CPUS):
+            held.enter_context(slots.start_slot(CPUS, full))
+        with pytest.raises(Full):
+            held.enter_context(slots.start_slot(CPUS, full))
+
+
 @contextmanager
 def waiting(folder: Path) -> Iterator[tuple[Run, subprocess.Popen[str], subprocess.Popen[str]]]:
     """A start that waits, and the process that has all of the slots."""
@@ -88,7 +108,7 @@ def waiting(folder: Path) -> Iterator[tuple[Run, subprocess.Popen[str], subproce
     (copy / ".venv-run").symlink_to(ROOT / ".venv-run")
     run = Run(folder / "run")
     run.words[0] = copy / "cli.sh"
-    files = sorted(copy.glob("lib/*.py"))[slots.REMOVALS :][: slots.STARTS]
+    files = sorted(copy.glob("lib/**/*.py"))[slots.REMOVALS :][: slots.STARTS]
     with subprocess.Popen([sys.executable, "-c", HOLD, *files], stdout=subprocess.PIPE, text=True) as others:
         assert others.stdout and others.stdout.readline() == "held\n"
         child = run.begin()

@@ -41,5 +41,5 @@ def start_slot(cpus: int, check: Callable[[], float]) -> AbstractContextManager[
 def _slot(first: int, count: int, until: float, check: Callable[[], float]) -> Iterator[None]:
     with ExitStack() as held:
         with suppress(OSError):
-            held.enter_context(locked(sorted(_LIB.glob("*.py"))[first : first + count], until, check))
+            held.enter_context(locked(sorted(_LIB.rglob("*.py"))[first : first + count], until, check))
         yield
