@@ -11,7 +11,7 @@ from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.env import SUBNET_POOL_VARIABLE
 from claude_bottle.lib.errors import BottleError, DockerError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
-from claude_bottle.lib.subnets import subnets
+from claude_bottle.lib.subnets import subnets, subnets_of
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
 from claude_bottle.lib.teardown.journal import Journal
@@ -86,53 +86,68 @@ def _network_create(
     words = ["network", "create", "--ipv6=false", *_OPTIONS[role], *labels(journal.owner, slug, role)]
     for number in range(1, MAX_NETWORK_NUMBER + 1):
         name = base if number == 1 else f"{base}-{number}"
-        order, common = list(subnets(pool, name, taken)), next(subnets(pool, name, ()))
-        made = yield from _on_a_free_subnet(engine, journal, role, name, words, order, common)
+        made = yield from _on_a_free_subnet(engine, journal, role, name, words, pool, taken)
         if made:
             return made
     raise BottleError(f"no free network name for '{base}'")
 
 
 def _on_a_free_subnet(
-    engine: Engine,
-    journal: Journal,
-    role: str,
-    name: str,
-    words: list[str],
-    order: list[IPv4Network],
-    common: IPv4Network,
+    engine: Engine, journal: Journal, role: str, name: str, words: list[str], pool: IPv4Network, taken: Routes
 ) -> Work[Network | None]:
     """Make the network; it comes to None where its name is taken: the create call is the arbiter of both.
 
     Of two creates of one name and moment an engine may refuse neither, but it gives their common subnet to one only:
-    the name's first. Two launchers may see different routes, and so begin with different ones.
+    the name's first. Who does not get that leaves the name to who did, who may not be seen by that name yet.
     """
+    first, order = next(subnets(pool, name, ())), list(subnets(pool, name, taken))
+    if first in taken and not (yield from _is_anothers(engine, name, first)):  # a bridge that has just come
+        return None
     for subnet in order:
         made = yield from docker.create(engine, journal, role, name, [*words, "--subnet", str(subnet), name])
-        if made.ok and (subnet == common or (yield from _is_alone(engine, name, made.text.strip()))):
+        if made.ok and (subnet == first or (yield from _is_alone(engine, name, made.text.strip()))):
             log.log_info(f"creating network {name}")
             return Network(made.text.strip(), name, subnet)
-        if made.ok or any(taken in made.failure for taken in TAKEN):
+        if made.ok or any(said in made.failure for said in TAKEN):
             return None
         if OVERLAP not in made.failure:
             log.log_info(f"creating network {name}")
             raise DockerError(f"docker network create failed: {made.failure}")
-        if subnet == order[0] and (yield from docker.docker_exists(engine, NETWORK, name)):
+        if subnet == first and not (yield from _is_anothers(engine, name, first)):
             return None
     log.log_info(f"creating network {name}")
     raise _no_room(name, len(order))
 
 
-def _is_alone(engine: Engine, name: str, identity: str) -> Work[bool]:
-    """Find out whether a network is the only one of its name, and remove it where it is not.
+def _is_anothers(engine: Engine, name: str, subnet: IPv4Network) -> Work[bool]:
+    """Find out whether a network of another name is seen to have a subnet.
 
-    Who had the subnet first may not have been there yet when its name was looked up.
+    One that is being made has its subnet, and its bridge, for a while before it is seen.
     """
-    there = yield engine.question(["network", "ls", "-q", "--no-trunc", "--filter", f"name=^{name}$"])
-    if len(there.text.split()) > 1:
+    there = yield from _seen(engine)
+    others = yield from subnets_of(engine, [identity for identity, called in there if called != name])
+    return any(map(subnet.overlaps, others))
+
+
+def _is_alone(engine: Engine, name: str, identity: str) -> Work[bool]:
+    """Find out whether a network is the only one of its name, and remove it where it is not."""
+    if len((yield from _seen(engine, "--filter", f"name=^{name}$"))) > 1:
         yield from inventory.remove(engine, NETWORK, [identity])
         return False
     return True
+
+
+def _seen(engine: Engine, *only: str) -> Work[list[tuple[str, str]]]:
+    """List the ids of networks and their names.
+
+    Raises:
+        DockerError: the engine gave no answer.
+    """
+    listed = yield engine.question(["network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}", *only])
+    if not listed.ok:
+        raise DockerError(f"docker network ls failed: {listed.failure}")
+    pairs = (line.partition(" ") for line in listed.text.splitlines())
+    return [(identity, name) for identity, _, name in pairs]
 
 
 def _no_room(name: str, tried: int) -> EngineUnfit:

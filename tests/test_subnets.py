@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Collection
 from ipaddress import IPv4Network
 from itertools import islice
 from pathlib import Path
@@ -103,36 +104,82 @@ def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> N
     assert [net["id"] for net in run.fake.networks() if net["name"] == "claude-bottle-net-a-2"] == [theirs]
 
 
+def create(run: Run, name: str, subnet: IPv4Network) -> None:
+    words = [run.fake.bin / "docker", "network", "create", "--subnet", str(subnet), name]
+    subprocess.run(words, check=True, capture_output=True, timeout=30)
+
+
+def made(run: Run, routes: Collection[IPv4Network] = ()) -> network.Network:
+    """Return the internal network of agent ``b``, on a machine with some routes."""
+    return calls.perform(
+        network.network_create_internal(engine_find(run.env), Journal(Owner("one")), "b", POOL, routes)
+    )
+
+
+NAME = "claude-bottle-net-b"
+FIRST, SECOND = islice(subnets.subnets(POOL, NAME, ()), 2)
+
+
 def test_two_starts_that_see_different_routes_do_not_share_a_name(tmp_path: Path) -> None:
     run = Run(tmp_path, same_names=True)
-    name = "claude-bottle-net-b"
-    first, second = islice(subnets.subnets(POOL, name, ()), 2)
-    create = [run.fake.bin / "docker", "network", "create", "--subnet", str(first), name]
-    subprocess.run(create, check=True, capture_output=True, timeout=30)
-    work = network.network_create_internal(engine_find(run.env), Journal(Owner("one")), "b", POOL, (first,))
-    assert calls.perform(work).name == f"{name}-2"
-    assert [net["subnet"] for net in run.fake.networks() if net["name"] == name] == [str(first)] != [str(second)]
+    create(run, NAME, FIRST)
+    assert made(run, [FIRST]).name == f"{NAME}-2"
+    assert [net["subnet"] for net in run.fake.networks() if net["name"] == NAME] == [str(FIRST)]
+
+
+def test_one_who_sees_a_shorter_route_does_not_share_a_name_either(tmp_path: Path) -> None:
+    run = Run(tmp_path, same_names=True)
+    create(run, NAME, FIRST)
+    assert made(run, [FIRST.supernet()]).name == f"{NAME}-2"
+    assert [net["subnet"] for net in run.fake.networks() if net["name"] == NAME] == [str(FIRST)]
+
+
+def test_a_name_whose_network_another_start_is_making_is_left_to_that(tmp_path: Path) -> None:
+    run = Run(tmp_path, same_names=True)
+    run.fake.fault(f"internal-network create#1: Error response from daemon: {network.OVERLAP}")  # unseen as yet
+    assert made(run).name == f"{NAME}-2"
+    assert not [net for net in run.fake.networks() if net["name"] == NAME]
+
+
+def test_a_name_whose_bridge_is_there_before_its_network_is_left_to_that(tmp_path: Path) -> None:
+    assert made(Run(tmp_path, same_names=True), [FIRST]).name == f"{NAME}-2"
+
+
+@pytest.mark.parametrize("routes", [[], [FIRST]], ids=["internal", "bridged"])
+def test_a_name_whose_first_subnet_another_network_has_gets_the_next(
+    tmp_path: Path, routes: Collection[IPv4Network]
+) -> None:
+    run = Run(tmp_path, same_names=True)
+    create(run, "somebody-elses", FIRST)
+    there = made(run, routes)
+    assert (there.name, there.subnet) == (NAME, SECOND)
+
+
+def test_a_list_of_networks_that_does_not_come_ends_the_start(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.fake.fault(f"internal-network create#1: Error response from daemon: {network.OVERLAP}")
+    run.fake.fault("network ls: no answer")
+    with pytest.raises(BottleError, match="docker network ls failed: no answer"):
+        made(run)
 
 
 def test_a_network_of_somebody_elses_on_the_subnet_costs_the_next_one(tmp_path: Path) -> None:
     run = Run(tmp_path)
     order = subnets.subnets(POOL, "claude-bottle-net-a-2", ())
-    taken = [str(next(order)) for _ in range(3)]
+    taken = [next(order) for _ in range(3)]
     for subnet in taken:
-        create = [run.fake.bin / "docker", "network", "create", "--subnet", subnet, f"other-{subnet.replace('/', '-')}"]
-        subprocess.run(create, check=True, capture_output=True, timeout=30)
+        create(run, f"other-{subnet.network_address}", subnet)
     child = run.begin()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 0 and "creating network claude-bottle-net-a-2\n" in err
     creates = [argv for argv in run.fake.argvs() if argv[:2] == ["network", "create"] and argv[-1].endswith("net-a-2")]
-    assert [argv[argv.index("--subnet") + 1] for argv in creates[:3]] == taken and len(creates) == 4
+    assert [argv[argv.index("--subnet") + 1] for argv in creates[:3]] == [*map(str, taken)] and len(creates) == 4
 
 
 def test_a_block_without_room_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.env["CLAUDE_BOTTLE_SUBNET_POOL"] = "192.168.77.0/28"
-    create = [run.fake.bin / "docker", "network", "create", "--subnet", "192.168.76.0/23", "other"]
-    subprocess.run(create, check=True, capture_output=True, timeout=30)
+    create(run, "other", IPv4Network("192.168.76.0/23"))
     child = run.begin()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 1
