@@ -19,7 +19,7 @@ from claude_bottle.lib.teardown.journal import Journal
 
 BROKER_FILE = "Dockerfile.broker"
 MAX_CONTAINER_NUMBER = 99
-MOST_STARTS = 20
+MOST_STARTS = 60  # some ten seconds of a busy engine
 AMBIGUOUS = "is ambiguous"  # of a name that two networks have
 # Docker's words when the way to the engine breaks in the middle of a call: what it asked for may still come.
 _CUT_OFF = ("error during connect", "EOF", "connection reset", "broken pipe")
