@@ -279,6 +279,22 @@ def test_what_cannot_be_asked_keeps_its_seat_until_it_can(placed: Placed) -> Non
     assert "  container claude-bottle-a-2 on node two\n" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--stale", "--yes"], []], ids=["stale", "all"])
+def test_what_is_on_the_managers_own_node_is_offered_and_removed_once(tmp_path: Path, words: list[str]) -> None:
+    placed = Placed(tmp_path, order=[FIRST])
+    owner = Dead(placed).seat["labels"]["claude-bottle.owner"]
+    there = (*placed.fake.containers(), *placed.fake.networks())
+    ours = [it["name"] for it in there if it["labels"].get("claude-bottle.owner") == owner]
+    with closing(Terminal([*placed.program, "cleanup", *words], placed.cwd, placed.env)) as asked:
+        if not words:
+            asked.until("remove all of the above? [y/N] ")
+            asked.type("y\n")
+        assert asked.wait() == 0, asked.said
+    listed = [line.split()[1] for line in asked.said.splitlines() if line.startswith(("  container ", "  network "))]
+    assert [listed.count(name) for name in ours] == [1] * 5, asked.said
+    assert [it for it in (*placed.fake.containers(), *placed.fake.services()) if it["name"] in ours] == []
+
+
 def test_doctor_counts_what_is_on_a_swarm_and_says_what_it_cannot_see(placed: Placed) -> None:
     dead = Dead(placed)
     (found,) = [line for line in placed.command("doctor").stdout.splitlines() if " leftovers " in line]

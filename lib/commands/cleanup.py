@@ -45,6 +45,7 @@ def cleanup(everybodys: bool = False) -> int:
     containers, networks, taken = (bottles.shown(items, everybodys) for items in there)
     bottles.say_others(sum(map(len, there)) - len(containers) - len(networks) - len(taken))
     placed = perform(elsewhere.find(engine, taken))
+    containers, networks = (_unplaced(items, placed) for items in (containers, networks))
     if not _agreed([*_marked(engine, [*containers, *networks]), *_titles(placed)], yes=False):
         return 0
     stays = _clean(engine, containers, networks) if containers or networks else False
@@ -62,6 +63,12 @@ def _clean(engine: Engine, containers: list[Item], networks: list[Item]) -> bool
     _remove(engine, "docker network rm", networks)
     log.log_info(f"removed {len(gone)} containers and {len(networks)} networks")
     return bool(home.warnings)
+
+
+def _unplaced(items: Iterable[Item], placed: Iterable[Elsewhere]) -> list[Item]:
+    """Return what no seat leads to: a manager is a node too, and what is on it would be there twice."""
+    on_nodes = {item.identity for each in placed for item in each.items}
+    return [item for item in items if item.identity not in on_nodes]
 
 
 def _titles(placed: Iterable[Elsewhere]) -> Iterator[str]:
@@ -102,6 +109,7 @@ def cleanup_stale(yes: bool) -> int:
         inventory.tell(failure)
         raise
     placed = perform(elsewhere.find_stale(engine))
+    items = _unplaced(items, placed)
     if not _agreed([*(f"{item.kind} {item.name}" for item in items), *_titles(placed)], yes):
         return 0
     here = not items or perform(sweep.remove(engine, items))
