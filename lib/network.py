@@ -120,12 +120,14 @@ def _on_a_free_subnet(
 
 
 def _is_anothers(engine: Engine, name: str, subnet: IPv4Network) -> Work[bool]:
-    """Find out whether a network of another name is seen to have a subnet.
+    """Find out whether a network of another name is seen to have a subnet, and none of this one.
 
     One that is being made has its subnet, and its bridge, for a while before it is seen.
     """
     there = yield from _seen(engine)
-    others = yield from subnets_of(engine, [identity for identity, called in there if called != name])
+    if name in (called for _, called in there):
+        return False
+    others = yield from subnets_of(engine, [identity for identity, _ in there])
     return any(map(subnet.overlaps, others))
 
 
