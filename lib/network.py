@@ -13,7 +13,7 @@ from claude_bottle.lib.errors import BottleError, DockerError, EngineUnfit
 from claude_bottle.lib.host.calls import Work
 from claude_bottle.lib.subnets import subnets, subnets_of
 from claude_bottle.lib.teardown import inventory
-from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, labels
+from claude_bottle.lib.teardown.inventory import EGRESS, INTERNAL, NETWORK, Item, LookFailed, labels
 from claude_bottle.lib.teardown.journal import Journal
 
 MAX_NETWORK_NUMBER = 100
@@ -125,9 +125,9 @@ def _is_anothers(engine: Engine, name: str, subnet: IPv4Network) -> Work[bool]:
     One that is being made has its subnet, and its bridge, for a while before it is seen.
     """
     there = yield from _seen(engine)
-    if name in (called for _, called in there):
+    if any(item.name == name for item in there):
         return False
-    others = yield from subnets_of(engine, [identity for identity, _ in there])
+    others = yield from subnets_of(engine, [item.identity for item in there])
     return any(map(subnet.overlaps, others))
 
 
@@ -139,17 +139,16 @@ def _is_alone(engine: Engine, name: str, identity: str) -> Work[bool]:
     return True
 
 
-def _seen(engine: Engine, *only: str) -> Work[list[tuple[str, str]]]:
-    """List the ids of networks and their names.
+def _seen(engine: Engine, *only: str) -> Work[list[Item]]:
+    """Find networks, whoever made them.
 
     Raises:
         DockerError: the engine gave no answer.
     """
-    listed = yield engine.question(["network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}", *only])
-    if not listed.ok:
-        raise DockerError(f"docker network ls failed: {listed.failure}")
-    pairs = (line.partition(" ") for line in listed.text.splitlines())
-    return [(identity, name) for identity, _, name in pairs]
+    try:
+        return (yield from inventory.find(engine, NETWORK, only))
+    except LookFailed as failed:
+        raise DockerError(f"docker network ls failed: {failed.answer.failure}") from None
 
 
 def _no_room(name: str, tried: int) -> EngineUnfit:

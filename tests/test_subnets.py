@@ -124,7 +124,7 @@ def test_two_starts_that_see_different_routes_do_not_share_a_name(tmp_path: Path
     run = Run(tmp_path, same_names=True)
     create(run, NAME, FIRST)
     assert made(run, [FIRST]).name == f"{NAME}-2"
-    assert [net["subnet"] for net in run.fake.networks() if net["name"] == NAME] == [str(FIRST)]
+    assert [net["subnet"] for net in run.fake.networks() if net["name"] == NAME] == [str(FIRST)] != [str(SECOND)]
 
 
 def test_one_who_sees_a_shorter_route_does_not_share_a_name_either(tmp_path: Path) -> None:
