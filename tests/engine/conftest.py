@@ -40,6 +40,7 @@ AMID_SCENERY: dict[str, str] = {}  # a launcher's environment there, once its im
 SHELL_CLIENT = "#!/bin/sh\nexec /bin/sh\n"
 AGENT = f"tester-{os.getpid()}"  # other runs of these tests may share the engine
 BEGAN = time.time() - 1
+ALL_IT_SAID = 20_000  # characters
 
 
 def docker(*words: str, check: bool = True) -> str:
@@ -124,6 +125,7 @@ class Desk:
             timeout=120,
             dimensions=(40, 120),
         )
+        child.str_last_chars = ALL_IT_SAID  # in a failure
         self.children.append(child)
         return child
 
@@ -187,20 +189,6 @@ def container(role: str, agent: str = AGENT) -> str:
 def client_runs(agent: str = AGENT) -> bool:
     box = container("agent", agent)
     return bool(box) and scenery_program.client_runs(box)
-
-
-def reach(child: pexpect.spawn, words: str, timeout: float = 120) -> None:
-    """Wait for what a launcher prints; fail with all that it printed instead.
-
-    Args:
-        child: the launcher.
-        words: to wait for.
-        timeout: seconds.
-    """
-    try:
-        child.expect_exact(words, timeout=timeout)
-    except (pexpect.EOF, pexpect.TIMEOUT) as none:
-        raise AssertionError(f"{type(none).__name__} instead of '{words}', after:\n{child.before}") from None
 
 
 def since(child: pexpect.spawn) -> str:

@@ -30,7 +30,6 @@ from .conftest import (
     heard,
     host_addresses,
     leftovers,
-    reach,
     since,
     until,
 )
@@ -125,7 +124,7 @@ def test_the_sidecar_is_the_only_way_out(session: pexpect.spawn, listener: socke
 def test_an_agent_with_a_very_long_name_finds_its_sidecar(another_desk: NewDesk) -> None:
     desk = another_desk(AGENT + "-with-a-long-name" * 4)
     child = desk.terminal("start", "-y", desk.agent)
-    reach(child, "attaching to claude-bottle-")
+    child.expect_exact("attaching to claude-bottle-")
     assert through_proxy(container("agent", desk.agent), "denied.test").startswith("HTTP/1.1 403")
     end(child)
     assert leftovers(desk) == []
@@ -242,7 +241,7 @@ def test_two_starts_of_one_agent_in_one_moment_run_side_by_side(desk: Desk, anot
     other = another_desk(AGENT)
     children = [each.terminal("start", "-y", AGENT) for each in (desk, other)]
     for child in children:
-        reach(child, f"attaching to claude-bottle-{AGENT}")
+        child.expect_exact(f"attaching to claude-bottle-{AGENT}")
     assert running(desk) == (2, 2)
     end(children[0])
     assert running(desk) == (1, 1)
@@ -256,7 +255,7 @@ def test_five_starts_of_one_agent_in_one_moment_have_nothing_in_common(another_d
     desks = [another_desk(agent) for _ in range(5)]
     children = [each.terminal("start", "-y", agent) for each in desks]
     for child in children:
-        reach(child, f"attaching to claude-bottle-{agent}", 300)
+        child.expect_exact(f"attaching to claude-bottle-{agent}", timeout=300)
     assert running(desks[0]) == (5, 5), "\n".join(map(since, children))
     boxes = [container(role, agent).split() for role in ("agent", "sidecar")]
     name, attached = "{{.Name}}", "{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}"
@@ -279,7 +278,7 @@ def test_two_agents_run_side_by_side_each_with_its_own_way_out(desk: Desk, anoth
     desks = (desk, another_desk(f"{AGENT}-other"))
     children = [each.terminal("start", "-y", each.agent) for each in desks]
     for each, child in zip(desks, children, strict=True):
-        reach(child, f"attaching to claude-bottle-{each.agent}")
+        child.expect_exact(f"attaching to claude-bottle-{each.agent}")
         until(lambda each=each: client_runs(each.agent))
     assert [running(each) for each in desks] == [(1, 1), (1, 1)]
     boxes = [container("agent", each.agent) for each in desks]
