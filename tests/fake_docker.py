@@ -205,7 +205,7 @@ class FakeDocker(FakeEngine):
         """Return a PATH on which docker is this one."""
         return os.pathsep.join([str(self.bin), *others])
 
-    def wait_for_pause(self, number: int, seconds: float = 10) -> int:
+    def wait_for_pause(self, number: int, seconds: float = 30) -> int:
         """Return the pid of the docker call that has reached the fault.
 
         Raises:
@@ -225,7 +225,7 @@ class FakeDocker(FakeEngine):
         """Let a paused call go on, or a late one have its effect."""
         (self.folder / f"go-{number}").touch()
 
-    def wait_for_effect(self, number: int, seconds: float = 10) -> str:
+    def wait_for_effect(self, number: int, seconds: float = 30) -> str:
         """Return what came of a late call: `done`, or docker's words.
 
         Raises:

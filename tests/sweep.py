@@ -147,7 +147,7 @@ class Run:
         """
         fault = self.fake.fault(call, mode="pause", when="after")
         child = self.begin()
-        pid = self.fake.wait_for_pause(fault, 30)
+        pid = self.fake.wait_for_pause(fault)
         child.send_signal(signal.SIGKILL)
         self.fake.release(fault)
         child.communicate(timeout=60)

@@ -84,7 +84,7 @@ def test_two_checkouts_at_one_moment_run_their_own_images(tmp_path: Path) -> Non
     run = plain(tmp_path / "run")
     fault = run.fake.fault("image build#1", mode="pause", when="after")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     other = tmp_path / "other checkout"
     other.mkdir()
     words = [run.fake.bin / "docker", "build", "-t", "claude-bottle:latest", str(other)]

@@ -222,7 +222,7 @@ def test_the_shell_becomes_python_so_signals_and_the_status_are_its_own(tmp_path
     bottle.words = [used.root / "cli.sh", "start", "-y", "a"]
     call = bottle.fake.fault("agent create", mode="pause")
     child = bottle.begin()
-    bottle.fake.wait_for_pause(call, 30)
+    bottle.fake.wait_for_pause(call)
     args = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(child.pid)], capture_output=True, text=True).stdout
     assert args.startswith(f"{used.made}/") and "/bin/python -I " in args
     child.send_signal(signal.SIGTERM)

@@ -66,7 +66,7 @@ def test_another_context_in_the_middle_changes_nothing(two: Two, call: str) -> N
     two.fake.session("exit 7")
     fault = two.fake.fault(call + "#1", mode="pause", when="after")
     child = two.begin()
-    two.fake.wait_for_pause(fault, 30)
+    two.fake.wait_for_pause(fault)
     two.use_other()
     two.fake.release(fault)
     _, err = child.communicate(timeout=60)
@@ -85,7 +85,7 @@ def test_the_cleanup_removes_from_the_engine_that_it_has_listed(two: Two) -> Non
     two.words[-4:] = ["cleanup"]
     fault = two.fake.fault("network ls", mode="pause", when="after")
     terminal = Terminal(two.words, two.cwd, two.env)
-    two.fake.wait_for_pause(fault, 30)
+    two.fake.wait_for_pause(fault)
     two.use_other()
     two.fake.release(fault)
     terminal.until("[y/N] ")

@@ -343,7 +343,7 @@ def test_ctrl_c_while_work_comes_home_leaves_it_in_the_stopped_container(bottle:
     bottle.session("echo two > a")
     fault = bottle.fake.fault("agent exec perl#3", mode="hang")  # the pack
     child = bottle.begin()
-    bottle.fake.wait_for_pause(fault, 30)
+    bottle.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert len(bottle.leftovers()) == 1, (bottle.leftovers(), err)
@@ -358,7 +358,7 @@ def test_a_bottle_that_stops_while_its_work_comes_home_is_one_that_has_stopped(b
     bottle.session("echo two > a")
     fault = bottle.fake.fault("agent exec perl#2", mode="pause")  # the list
     child = bottle.begin()
-    bottle.fake.wait_for_pause(fault, 30)
+    bottle.fake.wait_for_pause(fault)
     bottle.fake.end("claude-bottle-a-2", 137)
     bottle.fake.release(fault)
     _, err = child.communicate(timeout=60)

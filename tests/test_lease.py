@@ -80,7 +80,7 @@ def test_a_bottle_whose_guard_has_ended_is_one_clear_error_and_leaves_nothing(tm
     run.env |= {"CLAUDE_BOTTLE_IMAGE": called} if called else {}
     fault = run.fake.fault("agent start", mode="pause", when="after")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     run.fake.end("claude-bottle-a-2", 3)
     run.fake.release(fault)
     _, err = child.communicate(timeout=60)

@@ -135,7 +135,7 @@ def test_the_end_by_a_signal_is_in_the_receipt(run: Receipted) -> None:
     run.words = [*run.program, "start", "-y", f"--receipt={run.path}", "a"]
     fault = run.fake.fault("agent start", mode="pause")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGTERM)
     run.fake.release(fault)
     child.communicate(timeout=60)

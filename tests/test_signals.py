@@ -20,7 +20,7 @@ def test_a_signal_during_any_docker_call_leaves_nothing(tmp_path: Path, number: 
         run = Run(name_of(tmp_path, point))
         fault = run.fake.fault(point, mode="pause", when="after" if "create" in point else "before")
         child = run.begin()
-        call = run.fake.wait_for_pause(fault, 30)
+        call = run.fake.wait_for_pause(fault)
         child.send_signal(number)
         run.fake.release(fault)
         _, err = child.communicate(timeout=60)
@@ -40,7 +40,7 @@ def test_a_signal_does_not_wait_for_a_copy_in_flight(tmp_path: Path) -> None:
     run = Run(tmp_path)
     fault = run.fake.fault("agent cp", mode="hang")
     child = run.begin()
-    call = run.fake.wait_for_pause(fault, 30)
+    call = run.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=30)
     assert (child.returncode, run.leftovers(), gone(call)) == (143, [], True), err
@@ -52,7 +52,7 @@ def test_a_signal_does_not_wait_long_for_an_engine_that_is_elsewhere(tmp_path: P
     run.env["DOCKER_HOST"] = "tcp://far:2375"
     fault = run.fake.fault(point, mode="hang")
     child = run.begin()
-    call = run.fake.wait_for_pause(fault, 30)
+    call = run.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=40)
     assert (child.returncode, gone(call)) == (143, True), err
@@ -65,7 +65,7 @@ def test_a_working_directory_that_is_gone_does_not_stop_a_teardown(tmp_path: Pat
     run.env["TMPDIR"] = "../tmp"
     fault = run.fake.fault("agent exec claude", mode="hang")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     shutil.rmtree(run.cwd)
     child.send_signal(number)
     _, err = child.communicate(timeout=30)
@@ -77,7 +77,7 @@ def test_a_client_that_was_killed_is_told_by_its_signal(tmp_path: Path) -> None:
     run = Run(tmp_path)
     fault = run.fake.fault("agent exec claude", mode="hang")
     child = run.begin()
-    os.kill(run.fake.wait_for_pause(fault, 30), signal.SIGKILL)
+    os.kill(run.fake.wait_for_pause(fault), signal.SIGKILL)
     _, err = child.communicate(timeout=60)
     assert (child.returncode, run.leftovers()) == (128 + signal.SIGKILL, []), err
 
@@ -86,7 +86,7 @@ def test_ctrl_c_does_not_cut_a_create_in_half(tmp_path: Path) -> None:
     run = Run(tmp_path)
     fault = run.fake.fault("sidecar create", mode="pause", when="after")
     terminal = Terminal(run.words, run.cwd, run.env)
-    call = run.fake.wait_for_pause(fault, 30)
+    call = run.fake.wait_for_pause(fault)
     terminal.type("\x03")
     terminal.until("^C")  # the terminal's own echo, after which the signal has been sent
     assert not gone(call)
@@ -101,7 +101,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
     run.words = ["nohup", *run.words]
     fault = run.fake.fault("agent exec claude", mode="pause")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGHUP)
     run.fake.release(fault)
     _, err = child.communicate(timeout=60)
@@ -118,7 +118,7 @@ def test_the_reaper_is_deaf_to_what_ends_others(tmp_path: Path, number: signal.S
     run = Run(tmp_path)
     fault = run.fake.fault("sidecar create", mode="pause", when="after")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     listed = subprocess.run(
         ["pgrep", "-P", str(child.pid), "-f", "lib/teardown/reaper.py"], capture_output=True, text=True
     )

@@ -92,7 +92,7 @@ def test_two_starts_that_race_for_a_name_get_a_network_each(tmp_path: Path) -> N
     run = Run(tmp_path, same_names=True)  # an engine gives two creates of one moment the same name
     fault = run.fake.fault("internal-network create#2", mode="pause")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     wanted = next(argv for argv in reversed(run.fake.argvs()) if argv[:2] == ["network", "create"])
     assert wanted[-1] == "claude-bottle-net-a-2"
     other = [run.fake.bin / "docker", "network", "create", *wanted[wanted.index("--subnet") :]]

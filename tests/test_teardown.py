@@ -60,7 +60,7 @@ def test_a_create_that_comes_while_the_launcher_looks_is_removed(tmp_path: Path,
     run = Bottle(tmp_path)
     fault = run.fake.fault(create, mode="late")
     child = run.begin()
-    call = run.fake.wait_for_pause(fault, 30)
+    call = run.fake.wait_for_pause(fault)
     assert until(lambda: gone(call))  # the launcher has given up
     run.fake.release(fault)
     effect = run.fake.wait_for_effect(fault)
@@ -97,7 +97,7 @@ def test_a_create_that_comes_after_launcher_and_client_were_killed_is_removed(tm
     run = Bottle(tmp_path)
     fault = run.fake.fault("egress-network create", mode="late")
     child = run.begin()
-    call = run.fake.wait_for_pause(fault, 30)
+    call = run.fake.wait_for_pause(fault)
     child.send_signal(signal.SIGKILL)
     os.kill(call, signal.SIGKILL)
     child.communicate(timeout=60)
@@ -228,7 +228,7 @@ def test_an_outage_in_a_start_is_said_and_waited_out(tmp_path: Path, call: str) 
     run = Bottle(tmp_path, teardown=60.0)
     fault = run.fake.fault(call, mode="pause")
     child = run.begin()
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     run.fake.down()
     run.fake.release(fault)
     before = len(run.fake.calls())
@@ -249,7 +249,7 @@ def test_a_hung_engine_has_one_deadline_in_all(tmp_path: Path, call: str) -> Non
     run.fake.fault("agent rm: busy")  # so that it has to look
     fault = run.fake.fault(call, mode="hang")  # from now on, and for ever
     child.send_signal(signal.SIGTERM)
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     began = time.monotonic()
     status, err = run.ended(child)
     assert status == 143 and time.monotonic() - began < 30, err
@@ -264,7 +264,7 @@ def hung(tmp_path: Path) -> Iterator[tuple[Bottle, Terminal]]:
     run.fake.session("exit 7")
     fault = run.fake.fault("agent rm#1", mode="hang")
     terminal = Terminal(run.words, run.cwd, run.env)
-    run.fake.wait_for_pause(fault, 30)
+    run.fake.wait_for_pause(fault)
     yield run, terminal
     terminal.close()
 
@@ -289,11 +289,11 @@ def test_one_ctrl_c_after_one_that_ended_the_start_hands_it_over_too(tmp_path: P
     create = run.fake.fault("agent create", mode="pause")
     hang = run.fake.fault("sidecar rm#1", mode="hang")
     terminal = Terminal(run.words, run.cwd, run.env)
-    run.fake.wait_for_pause(create, 30)
+    run.fake.wait_for_pause(create)
     terminal.type("\x03")
     terminal.until("^C")
     run.fake.release(create)
-    run.fake.wait_for_pause(hang, 30)
+    run.fake.wait_for_pause(hang)
     terminal.type("\x03")
     assert terminal.wait() == 130, terminal.said
     assert BACKGROUND in terminal.said

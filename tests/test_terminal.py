@@ -46,7 +46,7 @@ class Bottle(Run):
         if stage == "session":
             self.terminal.until("in session")
         else:
-            self.pid = self.fake.wait_for_pause(self.fault, 30)
+            self.pid = self.fake.wait_for_pause(self.fault)
         return self.terminal
 
     def release(self) -> None:
@@ -100,7 +100,7 @@ def test_a_second_interrupt_leaves_the_rest_of_a_hung_teardown_to_the_background
     bottle.fake.session("exit 0")
     hung = bottle.fake.fault("agent rm#1", mode="hang")
     terminal = bottle.terminal = Terminal(bottle.words, bottle.cwd, bottle.env)
-    bottle.fake.wait_for_pause(hung, 30)
+    bottle.fake.wait_for_pause(hung)
     terminal.type("\x03")
     terminal.until("Ctrl-C leaves the rest to the background")
     terminal.type("\x03")

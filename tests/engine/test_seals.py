@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -212,7 +213,9 @@ def test_a_resolver_that_answers_is_found_where_an_engine_can_be_made_to_have_on
 
 def test_all_seals_hold_at_a_start(desk: Desk) -> None:
     done = desk.run("start", "-y", ALONE, "--", "--version")
-    assert done.returncode == 0 and "claude-bottle: sealed: 12 of 12 probes (0." in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    # How long is for scripts/bench to say: a busy machine takes longer.
+    assert re.search(r"^claude-bottle: sealed: 12 of 12 probes \(\d+\.\d s\)$", done.stderr, re.MULTILINE), done.stderr
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
