@@ -133,3 +133,22 @@ def test_what_is_said_to_the_broker_cannot_be_steered_by_a_user_name() -> None:
 def test_what_the_self_test_tries_is_what_the_broker_does_not_log() -> None:
     program = (ROOT / "lib" / "inside" / "seals.pl").read_text()
     assert f"Authorization: {broker_config.FOREIGN}'" in program
+
+
+def test_a_brokered_host_never_leads_to_the_engines_resolver_or_to_the_sidecar() -> None:
+    hosts = [f"host-{number}.test" for number in range(broker_config.MOST_HOSTS)]
+    places = broker_config.addresses(hosts)
+    assert list(places) == hosts and len(set(places.values())) == len(hosts)
+    assert not {"127.0.0.1", "127.0.0.11", "127.0.0.255"} & set(places.values())
+
+
+def test_more_hosts_than_there_are_places_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+    run = plain(tmp_path)
+    hosts = [f"host-{number}.test" for number in range(broker_config.MOST_HOSTS)]
+    granted(run, credentials={"A": {"value": "${HOST_TOKEN}", "hosts": hosts}})
+    run.env["HOST_TOKEN"] = "a-value-of-the-host"
+    status, err = ended(run)
+    assert (status, run.leftovers()) == (1, []), err
+    assert not {"build", "create", "network"} & {argv[0] for argv in run.fake.argvs()}
+    assert "bottle 'b': credentials are for 251 hosts, and a bottle can have 250" in err
+    assert "claude-bottle.json: $.bottles.b.credentials.A" in err

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from claude_bottle.lib.egress.credentials import AUTHORIZATION, MODEL_HOST, Injection
 from claude_bottle.lib.env import TOKEN_NAME
-from claude_bottle.lib.errors import BottleError
 
 FOLDER = "/run/broker"
 CONFIG = f"{FOLDER}/haproxy.cfg"
@@ -25,9 +24,16 @@ CARRIERS = (
     "private-token",
     "x-access-token",
     "x-api-key",
+    "x-auth-key",
     "x-auth-token",
     "x-goog-api-key",
+    "x-vault-token",
 )
+# Paths that a server may read as others than the granted one: steps up, empty steps, and what becomes either when it is
+# decoded, once more than here too. One encoded slash inside is a name's own.
+_WALKS = r"(/|%2f)(\.\.?(/|%2f|;|$)|/|%2f)|%(25)*(2e|5c)|%(25)+2f|[\\]"
+MOST_HOSTS = 250
+_RESOLVER = 11  # the engine's own is at 127.0.0.11, in every container of a network
 
 # One thread: a bottle's own traffic. No name is looked up in /etc/hosts, where the brokered ones lead back here.
 _HEAD = """\
@@ -75,17 +81,14 @@ def model_hosts(credentials: Iterable[Injection]) -> set[str]:
 def addresses(brokered: Sequence[str]) -> dict[str, str]:
     """Return the loopback address of each brokered host: its own, so that what is not HTTP can be told apart too.
 
-    Not 127.0.0.1: there a brokered name would open what the sidecar listens on.
+    Not 127.0.0.1: there a brokered name would open what the sidecar listens on. Nor where the
+    engine's resolver listens: it would answer any name.
 
     Args:
-        brokered: the hosts.
-
-    Raises:
-        BottleError: there are more than addresses.
+        brokered: the hosts, at most MOST_HOSTS.
     """
-    if len(brokered) > 250:
-        raise BottleError(f"credentials are for {len(brokered)} hosts, and one bottle can have 250")
-    return {host: f"127.0.0.{number}" for number, host in enumerate(brokered, 2)}
+    free = (number for number in range(2, 255) if number != _RESOLVER)
+    return {host: f"127.0.0.{number}" for host, number in zip(brokered, free, strict=False)}
 
 
 def config(injections: Sequence[Injection], brokered: Sequence[str], tunnels: Mapping[str, Collection[int]]) -> str:
@@ -128,16 +131,17 @@ def _frontend(injections: Sequence[Injection], places: Mapping[str, str]) -> Ite
     yield "  http-request set-var(txn.method) method,bytes(0,16)"
     yield "  http-request set-var(txn.path) path,bytes(0,256)"
     yield "  http-request set-var(txn.host) req.fhdr(host),field(1,:),lower"
-    yield f"  http-request deny deny_status 421 unless {{ var(txn.host) -m str {' '.join(places)} }}"
+    yield from _names("known", places)
+    yield "  http-request deny deny_status 421 unless known"
     yield from _seen(injections)
     for number, injection in enumerate(injections):
-        yield from _swap(number, injection)
-    for number, header in enumerate(_carriers(injections)):
-        yield f"  http-request deny deny_status 403 {_said()} if carries{number} !{{ var(txn.header) -m str {header} }}"
+        yield from _swap(number, injection, _marks(injections)[injection.header])
+    for mark in _marks(injections).values():
+        yield f"  http-request deny deny_status 403 {_said()} if {mark} !{{ var(txn.{mark}) -m found }}"
     for host in sorted({host for each in injections if each.variable in MODEL_KEYS for host in each.hosts}):
         yield (
             f"  http-request deny deny_status 403 {_said()} "
-            f"if {{ var(txn.host) -m str {host} }} !{{ var(txn.header) -m found }}"
+            f"if {{ var(txn.host) -m str {host} }} !{{ var(txn.swap) -m found }}"
         )
     for number, host in enumerate(places):
         yield f"  use_backend host{number} if {{ var(txn.host) -m str {host} }}"
@@ -147,16 +151,24 @@ def _said() -> str:
     return f'content-type text/plain string "{REFUSED}"'
 
 
-def _carriers(injections: Sequence[Injection]) -> list[str]:
-    return sorted({*CARRIERS, *(injection.header for injection in injections)})
+def _names(acl: str, hosts: Iterable[str]) -> Iterator[str]:
+    """Yield what tells hosts from others, a line for each: haproxy takes 64 words of one."""
+    for host in hosts:
+        yield f"  acl {acl} var(txn.host) -m str {host}"
+
+
+def _marks(injections: Sequence[Injection]) -> dict[str, str]:
+    """Return, by header that carries a credential, the word for one that does; a variable of it marks it as swapped."""
+    headers = sorted({*CARRIERS, *(injection.header for injection in injections)})
+    return {header: f"carries{number}" for number, header in enumerate(headers)}
 
 
 def _seen(injections: Sequence[Injection]) -> Iterator[str]:
     """Yield what is taken down of a request before anything in it is changed."""
-    for number, header in enumerate(_carriers(injections)):
-        yield f"  acl carries{number} req.fhdr({header}) -m found"
+    for header, mark in _marks(injections).items():
+        yield f"  acl {mark} req.fhdr({header}) -m found"
         yield f"  http-request deny deny_status 403 {_said()} if {{ req.fhdr_cnt({header}) gt 1 }}"
-    yield r"  acl walks path -m reg -i '//|/\.\.?(/|%2f|$)|%2e|%5c|[\\]'"
+    yield f"  acl walks path -m reg -i '{_WALKS}'"
     yield "  http-request set-var(txn.word) req.fhdr(authorization),word(1,' ')"
     yield "  http-request set-var(txn.scheme) var(txn.word),lower"
     yield "  http-request set-var(txn.sent) req.fhdr(authorization),word(2,' ') unless { var(txn.scheme) -m str basic }"
@@ -164,10 +176,10 @@ def _seen(injections: Sequence[Injection]) -> Iterator[str]:
     yield "  http-request set-var(txn.user) http_auth_user if { var(txn.scheme) -m str basic }"
 
 
-def _swap(number: int, injection: Injection) -> Iterator[str]:
-    """Yield how one credential is put in; a header is marked as swapped, and nothing is swapped twice."""
-    yield f"  acl host{number} var(txn.host) -m str {' '.join(injection.hosts)}"
-    granted = f"host{number} !{{ var(txn.header) -m found }}"
+def _swap(number: int, injection: Injection, mark: str) -> Iterator[str]:
+    """Yield how one credential is put in; its header is marked as swapped, and none is swapped twice."""
+    yield from _names(f"host{number}", injection.hosts)
+    granted = f"host{number} !{{ var(txn.{mark}) -m found }}"
     if injection.paths:
         for path in injection.paths:
             yield f"  acl path{number} path -m {f'beg {path[:-1]}' if path.endswith('*') else f'str {path}'}"
@@ -179,7 +191,7 @@ def _swap(number: int, injection: Injection) -> Iterator[str]:
         granted += f" {{ var(txn.scheme) -m str {injection.scheme} }}"
     yield f"  http-request set-var(txn.swap) str({injection.variable}) if {granted}"
     mine = f"if {{ var(txn.swap) -m str {injection.variable} }}"
-    yield f"  http-request set-var(txn.header) str({injection.header}) {mine}"
+    yield f"  http-request set-var(txn.{mark}) bool(true) {mine}"
     yield f"  http-request set-var(txn.real) str({injection.variable}),map_str({VALUES}) {mine}"
     if injection.header != AUTHORIZATION:
         yield f'  http-request set-header {injection.header} "%[var(txn.real)]" {mine}'

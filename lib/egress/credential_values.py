@@ -13,6 +13,7 @@ from typing import Literal
 
 from claude_bottle.lib import env, withhold
 from claude_bottle.lib.docker import PROXY_NAMES
+from claude_bottle.lib.egress.broker_config import MOST_HOSTS
 from claude_bottle.lib.egress.credentials import AUTHORIZATION, Injection, model_injection, shared_target
 from claude_bottle.lib.egress.inspection import plain
 from claude_bottle.lib.env_resolve import CREDENTIALS, Secrets, no_terminal
@@ -52,7 +53,8 @@ def credentials_check(manifest: Manifest, bottle: str, settings: env.Settings, e
     problems = manifest.checks.problems("bottles", bottle, "credentials")
     own = [problem for credential in found.credentials for problem in _problems(found, credential)]
     meetings = (*_meetings(found, settings, environ), *_ssh_meetings(found, settings, environ))
-    fail_with([*problems, *own, *meetings, *_no_place_for_token(found, settings, environ)])
+    others = (*_no_place_for_token(found, settings, environ), *_too_many(found, settings, environ))
+    fail_with([*problems, *own, *meetings, *others])
 
 
 def _problems(bottle: Bottle, credential: Credential) -> Iterator[BottleError]:
@@ -89,6 +91,13 @@ def _ssh_meetings(bottle: Bottle, settings: env.Settings, environ: Mapping[str, 
         if plain(entry.hostname) in hosts and entry.port.lstrip("0") == BROKER_PORT:
             line = f"bottle '{bottle.name}': ssh to {entry.hostname}:{entry.port}, where a credential is put in"
             yield UnseenByShell(line, [entry.at])
+
+
+def _too_many(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:
+    hosts = {host for injection in injections(bottle, settings, environ) for host in injection.hosts}
+    if len(hosts) > MOST_HOSTS:
+        line = f"bottle '{bottle.name}': credentials are for {len(hosts)} hosts, and a bottle can have {MOST_HOSTS}"
+        yield UnseenByShell(line, [credential.at for credential in bottle.credentials])
 
 
 def _no_place_for_token(bottle: Bottle, settings: env.Settings, environ: Mapping[str, str]) -> Iterator[BottleError]:

@@ -28,8 +28,10 @@ VALUES = {
     "GITHUB_TOKEN": "real = of: github \\ %[x]",
     "GITLAB_TOKEN": "real-gitlab",
     "REGISTRY": "real:registry" + "." * 4000,
+    "API_KEY": "real-api",
+    "APP_KEY": "real-app",
 }
-GITHUB, GITLAB, REGISTRY = (placeholder(name) for name in list(VALUES)[1:])
+GITHUB, GITLAB, REGISTRY, API, APP = (placeholder(name) for name in list(VALUES)[1:])
 ROBOT = "ro'b,o)t\"#\\@x"
 TUNNELS = {"git.test": [22]}
 NAME = f"cb-broker-{os.getpid()}"
@@ -44,6 +46,8 @@ def injections() -> list[Injection]:
         Injection("GITHUB_TOKEN", GITHUB, ("api.git.test", "git.test")),
         Injection("GITLAB_TOKEN", GITLAB, ("gitlab.test",), ("/api/v4/*",), header="private-token"),
         Injection("REGISTRY", REGISTRY, ("registry.test",), scheme="basic", user=ROBOT),
+        Injection("API_KEY", API, ("metrics.test",), header="api-key"),
+        Injection("APP_KEY", APP, ("metrics.test",), header="application-key"),
     ]
 
 
@@ -119,6 +123,11 @@ class Asked:
     def __call__(self, *requests: tuple[str, str, dict[str, Any]]) -> list[Any]:
         return ask(self._broker, *requests)
 
+    def checked(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Have its program look at a configuration that it does not run."""
+        words = ["docker", "exec", "-i", self._broker, "haproxy", "-c", "-f", "/dev/stdin"]
+        return subprocess.run(words, input=text, capture_output=True, text=True, timeout=120)
+
     def refused(self) -> Counter[tuple[str, str]]:
         """Return how often its log tells of a refusal, by host and reason."""
         found = Refused()
@@ -147,6 +156,8 @@ def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Asked) -> No
         ("git.test", "/any", {"authorization": basic("x-access-token", GITHUB)}),
         ("gitlab.test", "/api/v4/projects/group%2Fproject", {"private-token": GITLAB}),
         ("registry.test", "/", {"authorization": basic("me", REGISTRY)}),
+        ("metrics.test", "/", {"api-key": API, "application-key": APP}),
+        ("metrics.test", "/", {"application-key": APP}),
     )
     assert [(status, json.loads(text)) for status, text in found] == [
         (200, {"authorization": f"Bearer {VALUES['CLAUDE_CODE_OAUTH_TOKEN']}"}),
@@ -155,6 +166,8 @@ def test_a_placeholder_becomes_the_value_where_it_is_granted(asked: Asked) -> No
         (200, {"authorization": basic("x-access-token", real)}),
         (200, {"private-token": VALUES["GITLAB_TOKEN"]}),
         (200, {"authorization": basic(ROBOT, VALUES["REGISTRY"])}),
+        (200, {"api-key": "real-api", "application-key": "real-app"}),
+        (200, {"application-key": "real-app"}),
     ]
 
 
@@ -170,15 +183,34 @@ def test_whatever_else_carries_a_credential_is_refused_and_told_in_the_log(asked
         (MODEL, "/v1/messages", {}),
         ("git.test", "/", bearer),
         ("gitlab.test", "/other", {"private-token": GITLAB}),
-        ("gitlab.test", "/api/v4/../other", {"private-token": GITLAB}),
-        ("gitlab.test", "/api/v4/..%2fother", {"private-token": GITLAB}),
-        ("gitlab.test", "/api/v4/%2e%2e/other", {"private-token": GITLAB}),
-        ("gitlab.test", "/api/v4//other", {"private-token": GITLAB}),
         ("registry.test", "/", {"authorization": f"Bearer {REGISTRY}"}),
+        ("metrics.test", "/", {"api-key": API, "application-key": "stolen"}),
+        ("metrics.test", "/", {"api-key": API, "x-vault-token": "stolen"}),
+        ("metrics.test", "/", {"api-key": APP}),
     )
-    assert found == [[403, broker_config.REFUSED]] * 14
-    told = {MODEL: 7, "git.test": 1, "gitlab.test": 5, "registry.test": 1}
+    assert found == [[403, broker_config.REFUSED]] * 13
+    told = {MODEL: 7, "git.test": 1, "gitlab.test": 1, "registry.test": 1, "metrics.test": 3}
     assert asked.refused() - before == {(host, "credential"): times for host, times in told.items()}
+
+
+def test_a_path_that_may_lead_out_of_the_granted_one_gets_nothing(asked: Asked) -> None:
+    ways = ("..", "..%2fother", "%2f..%2fother", "a%2F..%2f..%2Fother", "a%2f../other", "..;/other", ".%2fother")
+    coded = ("%2e%2e/other", "%252e%252e/other", "a%252f..%252fother", "a%5c..%5cother")
+    empty = ("/other", "a//other", "%2fother", "a%2f%2fother", "a/%2fother")
+    paths = [f"/api/v4/{path}" for path in (*ways, *coded, *empty)] + ["/api/../api/v4/x"]
+    found = asked(*[("gitlab.test", path, {"private-token": GITLAB}) for path in paths])
+    assert dict(zip(paths, found, strict=True)) == {path: [403, broker_config.REFUSED] for path in paths}
+    plain = ["/api/v4/.hidden", "/api/v4/a..b/c", "/api/v4/group%2Fproject/x%20y;v=1"]
+    assert [status for status, _ in asked(*[("gitlab.test", path, {"private-token": GITLAB}) for path in plain])] == (
+        [200] * len(plain)
+    )
+
+
+def test_as_many_hosts_as_there_may_be_are_no_more_than_the_broker_takes(asked: Asked) -> None:
+    hosts = [f"host-{number}.{'x' * 60}.test" for number in range(broker_config.MOST_HOSTS)]
+    text = broker_config.config([Injection("API_KEY", API, tuple(hosts))], hosts, {})
+    done = asked.checked(text)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_refusal_is_told_whatever_its_path_and_the_self_tests_own_is_not(asked: Asked) -> None:
