@@ -260,13 +260,20 @@ class Engine:
         Raises:
             LinkLost: it has.
         """
+        if why := self._break():
+            raise self.lost(why)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the link has broken since the command began; see ``require_link``."""
+        return bool(self._break())
+
+    def _break(self) -> str:
         if self.line < 0:
-            return
+            return ""
         from claude_bottle.lib.far.link import link_lost
 
-        why = link_lost(self.line)
-        if why:
-            raise self.lost(why)
+        return link_lost(self.line)
 
     def lost(self, why: str) -> LinkLost:
         """Return the error for a connection that has broken.

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from claude_bottle.lib.engine import Engine, engine_find
 from claude_bottle.lib.errors import EngineUnfit, LinkLost
+from claude_bottle.lib.far import link as link_module
 from claude_bottle.lib.far.link import Link, Target, link_alive, link_lost, link_open, link_target
 
+from tests.conftest import ROOT
 from tests.http_engine import HttpEngine
 from tests.sweep import gone, until
 
@@ -111,11 +113,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.engine.close()
 
 
-def ask(link: Link, *requests: bytes, end: bool = False) -> bytes:
+def ask(link: Link, *requests: bytes, end: bool = False, seconds: float = 30) -> bytes:
     """Say some requests on one connection, awaiting a ping's answer, and that it was all; return what comes."""
     said = b""
     with socket.socket(socket.AF_UNIX) as asked:
-        asked.settimeout(30)
+        asked.settimeout(seconds)
         asked.connect(link.socket)
         with suppress(BrokenPipeError, ConnectionResetError):  # it has been answered before all was said
             for request in requests:
@@ -159,6 +161,34 @@ def test_a_broken_connection_is_said_and_opened_again_to_the_same_engine(place: 
     with pytest.raises(LinkLost, match="the connection to ssh://big was lost"):
         engine.require_link()
     assert "the ssh connection to ssh://big is lost" in link_lost(link.held)
+
+
+PATIENT = """
+import sys, types
+package = types.ModuleType("claude_bottle"); package.__path__ = [{root!r}]; sys.modules["claude_bottle"] = package
+from claude_bottle.lib.host import tunnel
+tunnel.HOLD_SECONDS = 6.0
+tunnel.main(*sys.argv[1:])
+"""
+
+
+def test_what_is_asked_after_a_loss_is_held_once_and_not_each_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = place.folder / "tunnel.py"
+    program.write_text(PATIENT.format(root=str(ROOT)))
+    monkeypatch.setattr(link_module, "_PROGRAM", program)
+    link = place.link()
+    link.require()
+    ((pid, _),) = place.calls()
+    (place.folder / "fault").write_text("no way there")
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: link_lost(link.held) != "")
+    assert b"the ssh connection to ssh://big is lost" in ask(link, INFO)
+    for _ in range(3):
+        assert b"503" in ask(link, PING, seconds=5)  # less than it was held before
+    (place.folder / "fault").unlink()
+    assert until(lambda: b'"ID": "ONE"' in ask(link, PING, INFO))
 
 
 def test_another_engine_gets_nothing_until_the_first_is_back(place: Place) -> None:

@@ -46,7 +46,9 @@ from claude_bottle.lib.host.relay import (
 from claude_bottle.lib.host.ssh_client import Ssh
 from claude_bottle.lib.host.ssh_words import ssh_words
 
-HOLD_SECONDS = 20.0  # how long a call is held while there is no connection
+# How long a call is held while there is no connection, and how long after one was lost any is: a client asks three
+# times before it gives up, and a launcher more than once before it says so.
+HOLD_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 10.0
 READY = 6  # connections to the engine that are there before they are asked for
 _FORWARDABLE = re.compile(r"/[\w./@+-]+", re.ASCII)
@@ -77,7 +79,7 @@ class Tunnel:
         self.identity = self.pong = self.why = ""
         self.up = self.was_up = self.refuses = self.given_up = self.told = False
         self.until, self.again_at = time.monotonic() + OPEN_SECONDS, math.inf
-        self.pause = 1.0
+        self.pause, self.held_until = 1.0, math.inf
         for each in (listener, line):
             each.setblocking(False)
 
@@ -244,6 +246,8 @@ class Tunnel:
     def failed(self, why: str) -> None:
         """Note that there is no connection, and when to try again: never where there has been none."""
         kind = FORWARD if os.path.lexists(self.near) else SSH  # ssh listens when it has been let in
+        if self.up:
+            self.held_until = time.monotonic() + HOLD_SECONDS
         self.drop()
         self.why = why if self.refuses else f"the ssh connection to {self.spec['title']} is lost: {why}"
         if self.was_up:
@@ -295,7 +299,7 @@ class Tunnel:
             if not got:
                 raise ConnectionError
             said += got
-            until = min(until, time.monotonic() + HOLD_SECONDS)
+            until = min(until, time.monotonic() + HOLD_SECONDS, self.held_until)
             self.waiting[client] = (said, until)
         if self.up and said.startswith(_PING) and _END in said:
             client.send(self.pong.encode("latin-1"))

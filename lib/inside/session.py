@@ -139,7 +139,7 @@ def attach(
     losses = Losses(engine, container, watches)
 
     def gone() -> bool:
-        return not engine.is_local and silent()  # what is slow here is no lost connection
+        return engine.is_cut_off or (not engine.is_local and silent())  # what is slow here is no lost connection
 
     try:
         if on_terminal:
@@ -149,13 +149,13 @@ def attach(
             status = _without_terminal(engine, plan, container, lambda: gone() or losses.seen(), look)
     finally:
         pipelock.say_refused(watches[0], plan.bottle)
+    engine.require_link()  # first: over a broken one every other question takes long
     if gone():
         raise engine.lost("nothing has been heard from there for a while")
     for lost in [watch.lost() for watch in losses.found()][:1]:
         if not on_terminal:
             raise lost
         log.log_warn(lost.message)
-    engine.require_link()
     if not engine.is_local and any(watch.is_cut_off() for watch in watches):
         raise engine.lost("what was attached there was cut off")
     return status
