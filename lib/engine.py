@@ -149,7 +149,7 @@ class Engine:
             # The builder of the engine itself: another one may build and load nothing.
             "BUILDX_BUILDER": DEFAULT_CONTEXT if host else self.context,
         }
-        if self.socket:  # what would have the client speak TLS on it
+        if self.socket or host.startswith(SSH):  # what would have the client speak TLS on it, or look for keys
             pinned |= {"DOCKER_TLS": "", "DOCKER_TLS_VERIFY": ""}
         rest = {name: value for name, value in run.child_env().items() if name not in pinned}
         return rest | {name: value for name, value in pinned.items() if value}

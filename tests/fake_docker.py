@@ -37,7 +37,8 @@ class FakeEngine:
             `down` (true: no call is answered), `id` (that it gives itself), `info` (what else its `docker info` says),
             `broken` (the seals that a probe of our own image beside a bottle finds broken),
             `swarm` (`id` of its node; of a manager also `nodes`, each with `id`, `name` and perhaps `address`, `state`;
-            `order` of the nodes that services get in turn, or a `refusal`; what is said of a `task`, and its `error`),
+            `order` of the nodes that services get in turn, or a `refusal`; what is said of a `task`, and its `error`;
+            `no_node`, docker's text for one that there is not, `{}` in place of its id),
             `no_pull` (docker's text when an image cannot be pulled), `same_names` (two networks may have one name).
             Of the client: `cannot_see` (a folder of the host that it does not see), `id_file` (`none` or `empty`: what
             it writes where it should write a build's id), `words` (`legacy` or `buildkit`: how a build ends),

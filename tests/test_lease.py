@@ -156,16 +156,19 @@ def test_a_killed_reapers_leases_are_renewed_by_its_launcher(tmp_path: Path) -> 
 
 def test_lists_have_ones_own_and_all_has_everybodys(tmp_path: Path) -> None:
     mine, others = owner_here("1" * 32, os.getpid()), ELSEWHERE
-    boxes = [box("claude-bottle-mine", mine), box("claude-bottle-others", others), {"name": "claude-bottle-shells"}]
+    namesake = replace(mine, launch="2" * 32, login="somebody-else")  # whose number and machine's name are the same
+    boxes = [box("claude-bottle-mine", mine), box("claude-bottle-others", others), box("claude-bottle-same", namesake)]
+    boxes.append({"name": "claude-bottle-shells"})
     run = Run(tmp_path, containers=[{"status": "running", **each} for each in boxes], networks=[])
-    note = "claude-bottle: 1 more of other users or machines: --all has them too"
+    note = "claude-bottle: 2 more of other users or machines: --all has them too"
     few, every = run.command("list", "active"), run.command("list", "active", "--all")
     assert [row.partition("\t")[0] for row in few.stdout.splitlines()] == ["claude-bottle-mine", "claude-bottle-shells"]
     assert note in few.stderr and "claude-bottle-others" in every.stdout and "more of" not in every.stderr
     data = [one["container"] for one in json.loads(run.command("list", "active", "--json").stdout)]
     assert data == ["claude-bottle-mine", "claude-bottle-shells"]
     offered = run.command("cleanup").stderr
-    assert "container claude-bottle-mine" in offered and "claude-bottle-others" not in offered and note in offered
+    assert "container claude-bottle-mine" in offered and note in offered
+    assert "claude-bottle-others" not in offered and "claude-bottle-same" not in offered
     assert "container claude-bottle-others" in run.command("cleanup", "--all").stderr
     wrong = run.command("cleanup", "--all", "--stale")
     assert wrong.returncode == 2 and "--all and --stale do not go together" in wrong.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -295,6 +296,37 @@ def test_what_is_on_the_managers_own_node_is_offered_and_removed_once(tmp_path: 
     assert [it for it in (*placed.fake.containers(), *placed.fake.services()) if it["name"] in ours] == []
 
 
+@pytest.mark.parametrize("words", ["Error: No such node: {}", "Error response from daemon: node {} not found"])
+def test_a_node_that_was_removed_from_the_swarm_holds_nothing_up(tmp_path: Path, words: str) -> None:
+    placed = Placed(tmp_path, no_node=words)
+    dead = Dead(placed)
+
+    def leave(state: dict[str, Any]) -> None:
+        state["swarm"]["nodes"] = [node for node in state["swarm"]["nodes"] if node["name"] != "two"]
+
+    placed.fake._change(leave)
+    assert placed.command("list", "active", "--place").returncode == 0
+    done = placed.command("cleanup", "--stale", "--yes")
+    assert (done.returncode, placed.fake.services()) == (0, []), done.stderr
+    assert f"  service {dead.seat['name']}\n" in done.stderr
+
+
+def test_a_manager_by_tls_has_nodes_by_ssh(placed: Placed) -> None:
+    keys = placed.home / "keys"
+    keys.mkdir()
+    (keys / "ca.pem").touch()
+    manager = "tcp://big:2376"
+    placed.fake.move(placed.fake, manager)
+    placed.fake.move(placed.two, "ssh://192.0.2.2")
+    child = placed.in_session()
+    shutil.rmtree(placed.home / ".docker" / "contexts")  # from now on
+    placed.env |= {"DOCKER_HOST": manager, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(keys)}
+    done = placed.command("list", "active", "--place")
+    assert (done.returncode, done.stdout.split("\t")[-1]) == (0, "two\n"), done.stderr
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+
+
 def test_doctor_counts_what_is_on_a_swarm_and_says_what_it_cannot_see(placed: Placed) -> None:
     dead = Dead(placed)
     (found,) = [line for line in placed.command("doctor").stdout.splitlines() if " leftovers " in line]
@@ -329,10 +361,11 @@ class Other:
 
         self.placed.two._change(change)
 
-    def hours_go_by(self) -> None:
-        """Have the node's engine say a time at which all that there is is old."""
+    def hours_go_by(self, *engines: FakeEngine) -> None:
+        """Have engines, both without a word, say a time at which all that there is is old."""
         late = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 7200))
-        self.placed.two._change(lambda state: state["info"].update(SystemTime=late))
+        for engine in engines or (self.placed.fake, self.placed.two):
+            engine._change(lambda state: state["info"].update(SystemTime=late))
 
     def swept(self) -> list[str]:
         """Return what is left when the next start of the same user on this machine has swept."""
@@ -364,6 +397,15 @@ def test_a_seat_of_another_machine_with_nothing_on_its_node_goes_when_it_is_old(
     placed.two._change(lambda state: state.update(containers=[], networks=[]))
     assert other.swept() == ["seat"]  # what it is for may be on its way
     other.hours_go_by()
+    assert other.swept() == []
+
+
+def test_how_old_a_seat_is_is_the_managers_to_say_and_the_rest_the_nodes(placed: Placed) -> None:
+    other = Other(placed)
+    placed.two._change(lambda state: state.update(containers=[], networks=[]))
+    other.hours_go_by(placed.two)
+    assert other.swept() == ["seat"]
+    other.hours_go_by(placed.fake)
     assert other.swept() == []
 
 

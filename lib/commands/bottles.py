@@ -20,6 +20,7 @@ from claude_bottle.lib.problems import nearest
 from claude_bottle.lib.slug import agent_slug
 from claude_bottle.lib.teardown import inventory
 from claude_bottle.lib.teardown.inventory import AGENT, CONTAINER, PREFIX, SHELL_NAMES, Item
+from claude_bottle.lib.teardown.owner import login_here
 
 
 class Found(NamedTuple):
@@ -46,8 +47,8 @@ def running(engine: Engine) -> list[Item]:
 
 def is_mine(item: Item) -> bool:
     """Say whether a bottle was started by this user on this machine: several may share an engine."""
-    place = item.owner.place
-    return (place.user, place.host) == (str(os.getuid()), os.uname().nodename)
+    owner, here = item.owner, (str(os.getuid()), os.uname().nodename, login_here())
+    return (owner.place.user, owner.place.host, owner.login or login_here()) == here
 
 
 def shown(items: Iterable[Item], everybodys: bool) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from claude_bottle.lib.host.calls import Work
 _MANAGERS = "{{if .ManagerStatus}}{{.ManagerStatus.Addr}}{{end}}"
 _FORM = f"{{{{.ID}}}}\t{{{{.Description.Hostname}}}}\t{{{{.Status.State}}}}\t{{{{.Status.Addr}}}}\t{_MANAGERS}"
 READY = "ready"
+_GONE = re.compile(r"no such node|node \S+ not found", re.IGNORECASE)  # the client's words; the engine's
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def nodes(manager: Engine, identities: Sequence[str]) -> Work[dict[str, Node]]:
     if not identities:
         return {}
     answer = yield manager.question(["node", "inspect", "--format", _FORM, *identities])
-    if not answer.ok and "no such node" not in answer.failure.lower():
+    if not answer.ok and not _GONE.search(answer.failure):
         raise DockerError(f"docker node inspect failed: {answer.failure}")
     return {node.identity: node for node in _nodes(answer.text)}
 

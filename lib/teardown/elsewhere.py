@@ -38,7 +38,7 @@ class Elsewhere:
 
 
 def find(manager: Engine, taken: Sequence[Item]) -> Work[list[Elsewhere]]:
-    """Find what launches have on a Swarm.
+    """Find what launches have on a Swarm; of those that no time is left to look for, there is nothing.
 
     Args:
         manager: to ask.
@@ -49,7 +49,8 @@ def find(manager: Engine, taken: Sequence[Item]) -> Work[list[Elsewhere]]:
     """
     found = []
     for each in (yield from seated(manager, taken)):
-        found.append((yield from _look(manager, each)))
+        if time.monotonic() < manager.until:
+            found.append((yield from _look(manager, each)))
     return found
 
 
@@ -74,6 +75,8 @@ def find_stale(manager: Engine) -> Work[list[Elsewhere]]:
 def _is_over(manager: Engine, each: Elsewhere) -> bool:
     every = [*each.items, each.seat]
     left = sweep.lapsed(each.engine or manager, every)
+    if not any(item.has_lapsed for item in each.items):
+        left &= sweep.lapsed(manager, [each.seat])  # its age is by another clock than theirs
     return not each.problem and all(sweep.is_stale(item, set(), left) for item in every)
 
 
