@@ -298,7 +298,7 @@ def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
     statuses={
         "0": "the session ended well, or the answer was no",
         "1": "an error, which is named; or something could not be removed",
-        "69": "the sidecar or the broker ended before the session did",
+        "69": "the sidecar or the broker ended before the session did, or the way to an engine elsewhere was lost",
         "other": "the session's own",
     },
 )

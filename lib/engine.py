@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,10 @@ class Engine:
         """How it is reached, for a message."""
         return self.host or f"context '{self.context}'"
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
-        """Whether its host is, as far as can be told, this machine."""
-        return self.host.startswith("unix://") if self.host else self.context == DEFAULT_CONTEXT
+        """Whether its host is, as far as can be told, this machine: its socket is here."""
+        return self.address.startswith(("unix://", "npipe://"))
 
     @property
     def address(self) -> str:

@@ -35,6 +35,14 @@ def test_a_patience_that_is_none_is_one_clear_error_and_makes_nothing(tmp_path: 
     assert line in err and not [argv for argv in run.fake.argvs() if "create" in argv]
 
 
+@pytest.mark.parametrize("words", [["cleanup", "--stale", "--yes"], ["start", "-y", "a"]])
+def test_a_patience_that_is_none_is_an_error_whatever_there_is(tmp_path: Path, words: list[str]) -> None:
+    run = Run(tmp_path, containers=[], networks=[])
+    run.env["CLAUDE_BOTTLE_PATIENCE"] = "soon"
+    done = run.command(*words)
+    assert done.returncode == 1 and "error: CLAUDE_BOTTLE_PATIENCE must be a number of seconds" in done.stderr
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("", "600"), ("30", "30"), ("86400", "86400"), ("0060", "60")])
 def test_bottle_and_broker_are_guarded_for_so_long(tmp_path: Path, text: str, seconds: str) -> None:
     run = Run(tmp_path)

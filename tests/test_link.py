@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from tests.conftest import ROOT
 from tests.http_engine import HttpEngine
 from tests.sweep import gone, until
 
+NEAR_SOCKET = re.compile(r"(?<= -L )[^: ]+")
 PING = b"HEAD /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
 INFO = b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 # Listens on the one socket and leads to the other, as ssh does with -L; the folder says what else.
@@ -157,7 +159,11 @@ def test_a_broken_connection_is_said_and_opened_again_to_the_same_engine(place: 
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: link_lost(link.held) != "")
     assert b'"ID": "ONE"' in ask(link, PING, INFO)  # held until it is there again
-    assert [said for _, said in place.calls()] == [words, words]
+    first, second = (NEAR_SOCKET.findall(said) for _, said in place.calls())
+    assert (
+        first != second and [NEAR_SOCKET.sub("", said) for _, said in place.calls()] == [NEAR_SOCKET.sub("", words)] * 2
+    )
+    assert not Path(first[0]).exists()  # a connection of the user's may go on listening there
     with pytest.raises(LinkLost, match="the connection to ssh://big was lost"):
         engine.require_link()
     assert "the ssh connection to ssh://big is lost" in link_lost(link.held)
@@ -213,7 +219,9 @@ def test_the_far_sides_own_docker_says_where_its_engine_is(place: Place) -> None
     assert ":/var/run/docker.sock -- big docker context inspect" in first
     assert f":{place.socket} -- big docker context inspect" in second
     for words in (first, second):
-        assert words.startswith("-T -a -x -o BatchMode=yes ") and " -l me -p 2222 -L " in words
+        assert (
+            words.startswith("-T -a -x -o BatchMode=yes -o ClearAllForwardings=no ") and " -l me -p 2222 -L " in words
+        )
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:2376", "npipe:////./pipe/docker", "unix:///a:b"])
@@ -271,6 +279,8 @@ def test_one_that_was_killed_is_done_without_and_the_next_one_removes_its_folder
         ("ssh://me@Big.Example:22/", Target("me", "Big.Example", "22", "")),
         ("ssh://big/run/user/1000/docker.sock", Target("", "big", "", "/run/user/1000/docker.sock")),
         ("ssh://me@[::1]:22", Target("me", "::1", "22", "")),
+        ("ssh://me%40corp.com@big", Target("me@corp.com", "big", "", "")),
+        ("ssh://%2Dlx@big", None),
         ("ssh://me:secret@big", None),
         ("ssh://big?x", None),
         ("ssh://big:port", None),
@@ -284,6 +294,15 @@ def test_one_that_was_killed_is_done_without_and_the_next_one_removes_its_folder
 )
 def test_where_an_address_leads(host: str, target: Target | None) -> None:
     assert link_target(host) == target
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [("unix:///run/user/501/docker.sock", True), ("ssh://me@far", False), ("tcp://far:2376", False), (3, False)],
+)
+def test_a_contexts_engine_is_local_where_its_socket_is(tmp_path: Path, host: object, is_local: bool) -> None:
+    context(tmp_path, "one", host)
+    assert Engine("docker", "", "one", str(tmp_path), "").is_local is is_local
 
 
 def context(folder: Path, name: str, host: object) -> None:

@@ -92,7 +92,8 @@ def disk(engine: Engine, said: Mapping[str, Any]) -> Finding:
     """Look at the room on the engine's disk, where that is this machine's."""
     root = str(said.get("DockerRootDir") or "")
     try:
-        if not (engine.is_local and sys.platform == "linux" and os.path.isabs(root)):
+        ours = said.get("Name") == os.uname().nodename  # not that of a machine in this one, or behind a tunnel
+        if not (ours and engine.is_local and sys.platform == "linux" and os.path.isabs(root)):
             raise OSError
         free = shutil.disk_usage(root).free
     except OSError:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from claude_bottle.lib.errors import EngineUnfit
 from claude_bottle.lib.host import process, relay, run, wait
@@ -67,9 +67,10 @@ def link_target(host: str) -> Target | None:
         return None
     netloc = url.netloc.rpartition("@")[2].partition(":")[0]  # as it is spelt: a name of the user's configuration
     spelt = url.hostname if url.netloc.rpartition("@")[2].startswith("[") else netloc
-    if spelt.startswith("-") or (url.username or "").startswith("-"):
+    user = unquote(url.username or "")  # as docker's own way does
+    if spelt.startswith("-") or user.startswith("-"):
         return None
-    return Target(url.username or "", spelt, str(port or ""), path)
+    return Target(user, spelt, str(port or ""), path)
 
 
 class Link:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 OPTIONS = {
     "BatchMode": "yes",  # nobody is there to be asked
+    "ClearAllForwardings": "no",  # ours is one
     "ConnectTimeout": "20",
     "ControlMaster": "no",  # it may use a connection that the user has, and never becomes one for others
     "ExitOnForwardFailure": "no",  # the user's own forwards are no reason to fail; ours is looked at

@@ -79,7 +79,7 @@ class Tunnel:
         self.identity = self.pong = self.why = ""
         self.up = self.was_up = self.refuses = self.given_up = self.told = False
         self.until, self.again_at = time.monotonic() + OPEN_SECONDS, math.inf
-        self.pause, self.held_until = 1.0, math.inf
+        self.pause, self.held_until, self.tries = 1.0, math.inf, 0
         for each in (listener, line):
             each.setblocking(False)
 
@@ -90,9 +90,10 @@ class Tunnel:
         self.close()
 
     def open(self) -> None:
-        """Begin to connect anew."""
-        with suppress(OSError):
-            os.unlink(self.near)
+        """Begin to connect anew: to another socket here, as a connection of the user's may still hold the last one."""
+        self.cancel()
+        self.tries += 1
+        self.near = os.path.join(self.spec["folder"], f"{FAR}{self.tries}")
         self.again_at, self.until = math.inf, time.monotonic() + OPEN_SECONDS
         try:
             self.ssh = Ssh.begin(self.spec["ssh"], ssh_words(self.spec, self.near, self.far))
@@ -333,11 +334,16 @@ class Tunnel:
             pair.close()
         for each in (*self.waiting, self.listener):
             each.close()
-        for name in (NEAR, FAR):
-            with suppress(OSError):
-                os.unlink(os.path.join(self.spec["folder"], name))
+        self.cancel()
+        with suppress(OSError):
+            os.unlink(os.path.join(self.spec["folder"], NEAR))
         with suppress(OSError):
             os.rmdir(self.spec["folder"])
+
+    def cancel(self) -> None:
+        """Remove the socket that ssh listens on, and have a connection of the user's forward it no more."""
+        with suppress(OSError):
+            os.unlink(self.near)
         no = subprocess.DEVNULL
         with suppress(OSError):
             words = ["-O", "cancel", *ssh_words(self.spec, self.near, self.far)[:-1]]

@@ -87,21 +87,24 @@ def lapsed(engine: Engine, found: Iterable[Item]) -> set[str]:
     Args:
         engine: that was asked what it has.
         found: all that it has of ours.
+
+    Raises:
+        BottleError: the environment's own patience is none.
     """
+    oldest = engine.facts.clock - max(DEFAULT_PATIENCE, read_settings(os.environ).patience)
     login, here = login_here(), place_here()
     launches: dict[Owner, list[Item]] = {}
     for item in found:
         if login and item.owner.launch and item.owner.login == login and not any(item.owner.living(here)):
             launches.setdefault(item.owner, []).append(item)
-    return {owner.launch for owner, items in launches.items() if _has_lapsed(engine, here, owner, items)}
+    return {owner.launch for owner, items in launches.items() if _has_lapsed(oldest, here, owner, items)}
 
 
-def _has_lapsed(engine: Engine, here: Place, owner: Owner, items: list[Item]) -> bool:
+def _has_lapsed(oldest: float, here: Place, owner: Owner, items: list[Item]) -> bool:
     if any(item.has_lapsed for item in items):
         return True
     if here.is_certainly(owner.place) or any(item.role == AGENT and item.is_up for item in items):
         return False
-    oldest = engine.facts.clock - max(DEFAULT_PATIENCE, read_settings(os.environ).patience)
     return all(item.created_at is not None and item.created_at < oldest for item in items)
 
 

@@ -25,9 +25,10 @@ before it, whatever has happened:
 - The launcher is killed: its reaper does the same in seconds. The reaper is killed: the launcher needs none.
 - Both are killed: the next `start` sweeps up, and so does `cleanup --stale`.
 - The engine restarts, or dies and comes back: whoever is still there removes what is left when it answers again.
-- The line to an engine that is elsewhere breaks: the launcher says so and ends within half a minute, and the bottle by
-  itself when nobody has reached it for `CLAUDE_BOTTLE_PATIENCE` seconds. What there is of it the reaper removes when
-  the line is there again, for an hour, or the next command.
+- The line to an engine that is elsewhere breaks: the launcher notices, a session after half a minute at most, a start
+  when the call that it waits for has its minute behind it; then it says so and ends within half a minute. The bottle
+  ends by itself when nobody has reached it for `CLAUDE_BOTTLE_PATIENCE` seconds. What there is of it the reaper removes
+  when the line is there again, for an hour, or the next command.
 - A docker call that lost its answer may still have its effect. The reaper looks for that for an hour and so may live
   on for so long, with nothing on the engine.
 
