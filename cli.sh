@@ -81,6 +81,7 @@ undo() {
 # Built beside its place and renamed into it: two first runs may race, and an interrupted one leaves nothing in the way.
 install_packages() {
     local python
+    export -n CLAUDE_BOTTLE_OAUTH_TOKEN # nobody who helps here needs it
     python=$(find_python) || fail "Python 3.11 or newer not found on PATH"
     mkdir -p "$base" 2>/dev/null || fail "cannot create $base"
     new='' running=''
@@ -102,6 +103,7 @@ $(tail -n 8 "$new/log")"
         [ -x "$venv/bin/python" ] || fail "cannot create $venv"
     rm -rf "$new"
     trap - EXIT HUP TERM
+    [ -z "${CLAUDE_BOTTLE_OAUTH_TOKEN+set}" ] || export CLAUDE_BOTTLE_OAUTH_TOKEN
 }
 
 [ -x "$venv/bin/python" ] || install_packages

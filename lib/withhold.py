@@ -78,14 +78,24 @@ class Without:
         """
         each = ((name, value) for name, value in self.values.items() if len(value) >= SHORTEST)
         wanted = {name: value.encode("utf-8", "surrogateescape") for name, value in each}
-        longest, before = max(map(len, wanted.values()), default=1), b""
+        longest, before, file = max(map(len, wanted.values()), default=1), b"", ""
         for chunk in self.chunks:
             seen = before + chunk
             for name, value in wanted.items():
-                if value in seen:
-                    raise BottleError(f"the value of {name} is in what would go into a container", [_OUT_OF_IT])
-            before = seen[max(0, len(seen) - longest + 1) :]
+                at = seen.find(value)
+                if at >= 0:
+                    where = f": {found}" if (found := _file(seen[:at]) or file) else ""
+                    raise BottleError(f"the value of {name} is in what would go into a container{where}", [_OUT_OF_IT])
+            before, file = seen[max(0, len(seen) - longest + 1) :], _file(chunk) or file
             yield chunk
 
 
+def _file(stream: bytes) -> str:
+    """Return the path of the last file that begins in a piece of a tar, an empty text where none is seen to."""
+    header = stream.rfind(_MAGIC) - _MAGIC_AT
+    name = stream[header : header + _MOST_NAME].partition(b"\0")[0] if header >= 0 else b""
+    return f"/{name.decode('utf-8', 'surrogateescape')}" if name else ""
+
+
+_MAGIC, _MAGIC_AT, _MOST_NAME = b"ustar  \0", 257, 100  # of a member's header
 _OUT_OF_IT = "take it out of the prompt, the skills, the project, the ssh keys or the env: a placeholder stands for it"

@@ -11,6 +11,7 @@ import pytest
 from claude_bottle.lib.egress import broker_config
 from claude_bottle.lib.egress.credentials import TOKEN_PLACEHOLDER, Injection, model_injection
 from claude_bottle.lib.errors import BottleError
+from claude_bottle.lib.files import tarstream
 from claude_bottle.lib.withhold import Without
 
 from tests.conftest import ROOT
@@ -94,7 +95,8 @@ def test_a_value_in_what_would_go_in_ends_the_start(tmp_path: Path) -> None:
     status, err = ended(run)
     assert (status, run.leftovers()) == (1, []), err
     said = [line for line in err.splitlines() if "the value of" in line]
-    assert said == ["claude-bottle: error: the value of CLAUDE_CODE_OAUTH_TOKEN is in what would go into a container"]
+    where = "in what would go into a container: /home/node/.claude-bottle-prompt.txt"
+    assert said == [f"claude-bottle: error: the value of CLAUDE_CODE_OAUTH_TOKEN is {where}"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
@@ -104,6 +106,15 @@ def test_a_value_is_found_however_the_stream_is_cut(size: int) -> None:
     with pytest.raises(BottleError, match="the value of A is in what"):
         list(Without({"A": TOKEN, "B": "another-value"}, chunks))
     assert b"".join(Without({"B": "another-value", "SHORT": "fore"}, chunks)) == text
+
+
+@pytest.mark.parametrize("size", [700, 1000, 100_000])
+def test_the_file_that_a_value_is_in_is_named(size: int) -> None:
+    files = {"home/node/a": b"x" * 3000, "home/node/b": b"y" * 900 + TOKEN.encode(), "home/node/c": b"z"}
+    text = b"".join(piece for name, data in files.items() for piece in tarstream.member(name, data))
+    chunks = [text[at : at + size] for at in range(0, len(text), size)]
+    with pytest.raises(BottleError, match=r"the value of A is in what would go into a container: /home/node/b$"):
+        list(Without({"A": TOKEN}, chunks))
 
 
 def test_ssh_to_a_brokered_host_goes_through_it_once_a_port(tmp_path: Path) -> None:

@@ -234,6 +234,18 @@ def test_the_shell_becomes_python_so_signals_and_the_status_are_its_own(tmp_path
     assert "attaching" in again.communicate(timeout=60)[1] and again.returncode == 7
 
 
+def test_who_helps_at_a_first_use_does_not_get_the_token_and_the_launcher_does(tmp_path: Path, parts: Parts) -> None:
+    seen = tmp_path / "seen"
+    program = f"import os\nprint(*os.environ, file=open({str(seen)!r}, 'w'))\n{PIP}"
+    python = link(tmp_path / "python", installation(tmp_path / "installation", program))
+    checkout = Checkout(tmp_path / "one", parts, python=python)
+    child = checkout.begin(checkout.root / "cli.sh", "doctor", CLAUDE_BOTTLE_OAUTH_TOKEN="sk-ant-oat01-a-value")
+    out, err = child.communicate(timeout=120)
+    assert err.startswith(LINE) and re.search(r"^ok +token ", out, re.MULTILINE), out + err
+    names = seen.read_text().split()
+    assert "HOME" in names and "CLAUDE_BOTTLE_OAUTH_TOKEN" not in names
+
+
 def test_four_first_uses_in_one_moment_all_work_and_make_one_venv(checkout: Checkout) -> None:
     children = [checkout.begin() for _ in range(4)]
     for child in children:

@@ -387,6 +387,12 @@ def test_what_block_costs_at_the_model_is_warned_of() -> None:
     assert not [*granted(egress={"dlp": "warn"}).inspect_warnings()]
 
 
+def test_what_block_costs_is_warned_of_where_the_model_has_moved_to() -> None:
+    entry = {"ANTHROPIC_BASE_URL": "https://gw.example/x"}
+    warned = [*granted(env=entry, egress={"dlp": "block", "inspect": {"api.anthropic.com": False}}).inspect_warnings()]
+    assert [line.rpartition(" passes ")[2] for line in warned] == ["gw.example"]
+
+
 def test_hosts_are_compared_in_one_form() -> None:
     assert plain("A.Example.") == "a.example"
     assert watched(["A.Example."], [], {"a.example": False}) == (Watched("A.Example.", False, "manifest"),)

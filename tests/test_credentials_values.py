@@ -253,9 +253,10 @@ def take(*commands: list[str], seconds: float = 30.0) -> Secrets:
 def test_a_command_that_is_not_done_in_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credential_values, "COMMAND_SECONDS", 0.5)
     began = time.monotonic()
-    with pytest.raises(BottleError, match=r"^the command for 'X' was not done within 0 s$"):
-        take(["sh", "-c", "while echo x; do sleep 0.05; done"])
+    with pytest.raises(BottleError, match=r"^the command for 'X' was not done within 0 s$") as failed:
+        take(["sh", "-c", "echo 'which card?' >&2; while echo x; do sleep 0.05; done"])
     assert time.monotonic() - began < 10
+    assert failed.value.hints[-1] == "which card?"
 
 
 def test_what_is_injected_is_the_brokers_alone() -> None:

@@ -10,8 +10,9 @@ from typing import Any, Self
 from claude_bottle.lib import env, log
 from claude_bottle.lib.docker import PROXY_NAMES
 from claude_bottle.lib.dockerfile import dockerfile_look
+from claude_bottle.lib.egress.broker_config import model_hosts
 from claude_bottle.lib.egress.credential_values import TokenGoes, injections, token_goes
-from claude_bottle.lib.egress.credentials import MODEL_HOST, Injection
+from claude_bottle.lib.egress.credentials import Injection
 from claude_bottle.lib.egress.inspection import Watched, plain, watched
 from claude_bottle.lib.egress.pipelock_hosts import (
     allowed_hosts,
@@ -211,9 +212,10 @@ class Grants:
     def inspect_warnings(self) -> Iterator[str]:
         """Yield a line for each of the manifest's own words about a host's traffic that is not kept, or costs much."""
         known = {plain(one.host): one for one in self.watched}
-        if self.dlp == "block" and known[MODEL_HOST].inspected:
-            cost = "a picture in a conversation is refused at each turn"
-            yield f"bottle '{self.bottle}': egress.dlp is block: {cost}, unless egress.inspect passes {MODEL_HOST}"
+        cost = f"bottle '{self.bottle}': egress.dlp is block: a picture in a conversation is refused at each turn"
+        for host in sorted(model_hosts(self.credentials)) if self.dlp == "block" else ():
+            if known[host].inspected:
+                yield f"{cost}, unless egress.inspect passes {host}"
         for host, wish in self.wishes.items():
             one = known.get(plain(host))
             if one is None:

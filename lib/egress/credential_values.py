@@ -271,19 +271,25 @@ def _program(credential: Credential, environ: Mapping[str, str]) -> str:
 
 
 def _said(credential: Credential, environ: Mapping[str, str]) -> str:
-    name = credential.injection.variable
+    name, said = credential.injection.variable, {calls.OUT: bytearray(), calls.ERR: bytearray()}
     until = time.monotonic() + COMMAND_SECONDS
+
+    def failed(how: str) -> BottleError:
+        lines = run.decode(bytes(said[calls.ERR])).splitlines()[-LAST_LINES:]
+        return BottleError(f"the command for '{name}' {how}", [credential.at, *lines])
 
     def in_time() -> float:
         run.on_signal()
         if time.monotonic() >= until:
-            raise BottleError(f"the command for '{name}' was not done within {COMMAND_SECONDS:.0f} s", [credential.at])
+            raise failed(f"was not done within {COMMAND_SECONDS:.0f} s")
         return until
 
+    def hear(stream: str, data: bytes) -> None:
+        said[stream] += data
+
     program, words = _program(credential, environ), credential.command[1:]
-    call = calls.Call(program, words, run.child_env(), math.inf, check=in_time, interruptible=True)
+    call = calls.Call(program, words, run.child_env(), math.inf, check=in_time, interruptible=True, heard=hear)
     done = calls.perform(calls.one(call))
     if not done.ok:
-        lines = done.failure.splitlines()[-LAST_LINES:]
-        raise BottleError(f"the command for '{name}' failed with status {done.status}", [credential.at, *lines])
-    return done.text
+        raise failed(f"failed with status {done.status}")
+    return run.decode(bytes(said[calls.OUT]))
