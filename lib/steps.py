@@ -319,12 +319,12 @@ def _prove(
     words += launch.test.words(engine, internal.subnet, egress.subnet, told)
     if not plan.tools:
         said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
-        return proof(said, at_launch(plan.credentials))
+        return proof(said, at_launch(told))
     seen = yield from _witness(launch, base, agent, authority, words, watch)
     if not seen.holds:  # no value goes in
         return seen
     said = yield from session.prepare(engine, agent.identity, launch.values, words, watch)
-    return proof(said, at_launch(plan.credentials)).with_probe(seen.witness())
+    return proof(said, at_launch(told)).with_probe(seen.witness())
 
 
 def _witness(
@@ -334,7 +334,7 @@ def _witness(
     told = [word for word in words if not word.startswith(OF_VALUES)]
     needs = (launch.engine, launch.journal, launch.plan.slug, base, agent.identity, authority.certificate)
     said = yield from witness.witness(*needs, told, watch)
-    return proof(said, at_witness(launch.plan.credentials))
+    return proof(said, at_witness(words))
 
 
 def sweep_up(launch: Launch, sidecar: Container) -> Work[None]:

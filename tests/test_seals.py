@@ -14,7 +14,7 @@ from claude_bottle.lib.inside import seals
 from tests.conftest import ROOT
 
 OWN = Injection("OWN", "stands-for-own", ("git.test", "api.test"), ("/api/v4/*", "/other"))
-WANTED = seals.at_launch([OWN])
+WANTED = seals.at_launch(list(seals.credential_words([OWN], [])))
 HELD = "".join(f"{seal}\theld\t\n" for seal in WANTED)
 # Every seal that the program knows, those that only verify looks at among them.
 PROGRAM = (ROOT / "lib" / "inside" / "seals.pl").read_text()
@@ -43,8 +43,9 @@ def test_a_seal_that_was_not_looked_at_is_no_proof(name: str) -> None:
         seals.proof(HELD.replace(f"{name}\theld\t\n", "") + "seconds\t0.20\n", WANTED).require()
 
 
-def test_three_seals_are_about_credentials_and_looked_at_where_there_are_some() -> None:
+def test_three_seals_are_about_credentials_and_the_models_issuer_is_looked_at_without_any() -> None:
     assert len(WANTED) == 12 and set(WANTED) - set(seals.at_launch([])) == {"placeholders", "issuer", "broker"}
+    assert set(WANTED) - set(seals.at_launch(told())) == {"placeholders", "broker"}
 
 
 def told(*credentials: Injection, **wishes: bool) -> list[str]:
@@ -68,4 +69,4 @@ def test_the_program_is_told_what_stands_for_a_credential_and_what_its_hosts_sho
     assert told(token, api_anthropic_com=False)[1:] == ["own=api.anthropic.com/v1/messages", refusal]
     assert told(Injection("X", "x", ("x.test",)))[1:] == ["minted=x.test/", "opened=api.anthropic.com", refusal]
     assert told(Injection("X", "x", ("x.test",)), api_anthropic_com=False)[1:] == ["minted=x.test/", refusal]
-    assert told() == []
+    assert told() == ["opened=api.anthropic.com"] and told(api_anthropic_com=False) == []

@@ -5,7 +5,7 @@
 #   claude-bottle-seals FILE|- HOST PORT SECONDS QUIET [SEAL=ADDRESS ...] [CREDENTIALS ...] [--thorough ALLOWED_HOST]
 # HOST and PORT are the sidecar's, which has SECONDS to answer, as the broker has. Who lies at an ADDRESS has QUIET seconds
 # to give any sign.
-# CREDENTIALS, where a broker puts some in:
+# CREDENTIALS, where a broker puts some in; opened without one too:
 #   placeholder=NAME=VALUE           what stands for one in the session; none, where this is not the session's bottle
 #   minted=HOST/PATH, own=HOST/PATH  where one goes: behind a certificate that the sidecar makes, or the broker's own
 #   opened=HOST                      another host that the sidecar is to make a certificate for
@@ -297,7 +297,7 @@ sub sidecar {
 sub credentials {
     say_seal('placeholders', placeholders()) if $told{placeholder};
     say_seal('issuer', of_all(\&issuer, @talks));
-    say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks));
+    say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks)) if $told{refusal};
 }
 
 # What stands for each credential is under its name in the values, and nothing else is; nor in what the image brings,

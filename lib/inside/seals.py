@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice, pairwise
@@ -57,7 +57,7 @@ WITNESS = "witness"  # what can be seen from the bottle's network, seen by our o
 _ALWAYS = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
 PLACEHOLDERS, PLACEHOLDER = "placeholders", "placeholder="  # the seal, and how what is told of one begins
 OF_VALUES = (PLACEHOLDER, "once=", "folder=")  # how what is told of the session's values begins
-_BROKERED = (PLACEHOLDERS, "issuer", "broker")
+_TOLD = {PLACEHOLDERS: (PLACEHOLDER,), "issuer": ("minted=", "own=", "opened="), "broker": ("refusal=",)}
 
 Outcome = Literal["held", "silent", "broken"]
 
@@ -71,13 +71,13 @@ def placeholder_names(words: Iterable[str]) -> list[str]:
     return [word.split("=")[1] for word in words if word.startswith(PLACEHOLDER)]
 
 
-def at_launch(credentials: Sequence[Injection]) -> tuple[str, ...]:
+def at_launch(told: Collection[str]) -> tuple[str, ...]:
     """Return the names of the seals that a start looks at.
 
     Args:
-        credentials: what the broker puts in.
+        told: see ``credential_words``.
     """
-    return _ALWAYS + _BROKERED if credentials else _ALWAYS
+    return _ALWAYS + tuple(name for name, begins in _TOLD.items() if any(word.startswith(begins) for word in told))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def credential_words(credentials: Sequence[Injection], watched: Iterable[Watched
         granted = [path for each in credentials if host in each.hosts for path in each.paths] or ["/"]
         yield f"{'minted' if host in opened else 'own'}={host}{granted[0].removesuffix('*')}"
     has_model = any(each.variable in broker_config.MODEL_KEYS for each in credentials)
-    if credentials and not has_model and MODEL_HOST in opened - set(brokered):
+    if not has_model and MODEL_HOST in opened - set(brokered):
         yield f"opened={MODEL_HOST}"
     if credentials:
         yield f"refusal={broker_config.REFUSED}"
@@ -202,13 +202,13 @@ class Proof:
         log.log_info(f"sealed: {count} of {count} probes ({self.seconds:.1f} s)")
 
 
-def at_witness(credentials: Sequence[Injection]) -> tuple[str, ...]:
+def at_witness(told: Collection[str]) -> tuple[str, ...]:
     """Return the names of the seals that our own image looks at beside a bottle of another.
 
     Args:
-        credentials: what the broker puts in.
+        told: see ``credential_words``.
     """
-    return tuple(name for name in at_launch(credentials) if name != PLACEHOLDERS)
+    return tuple(name for name in at_launch(told) if name != PLACEHOLDERS)
 
 
 def proof(said: str, wanted: tuple[str, ...]) -> Proof:
