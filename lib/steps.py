@@ -17,6 +17,7 @@ from claude_bottle.lib import docker, env, images, log, network, pipelock, tools
 from claude_bottle.lib.docker import Image
 from claude_bottle.lib.egress import broker
 from claude_bottle.lib.egress.ca import Authority, make_authority
+from claude_bottle.lib.egress.credential_values import BASE_URL
 from claude_bottle.lib.egress.watch import Watch
 from claude_bottle.lib.engine import Engine
 from claude_bottle.lib.errors import BottleError, DockerError
@@ -314,7 +315,8 @@ def _prove(
     The broker may still be on its way: what is asked of it is asked until it answers.
     """
     engine, plan, host = launch.engine, launch.plan, pipelock.pipelock_host(sidecar.name)
-    told = [*credential_words(plan.credentials, plan.watched), *session.value_words(plan)]
+    has_moved = any(entry.name == BASE_URL for entry in plan.entries)
+    told = [*credential_words(plan.credentials, plan.watched, has_moved), *session.value_words(plan)]
     words = [host, plan.settings.pipelock_port, f"{pipelock.HEALTHY_SECONDS:.0f}"]
     words += launch.test.words(engine, internal.subnet, egress.subnet, told)
     if not plan.tools:

@@ -74,7 +74,7 @@ def test_a_receipt_tells_of_the_start_and_of_no_value(run: Receipted) -> None:
     run.start(status=7)
     found = run.receipt()
     assert (found["agent"], found["status"], found["launcher"]) == ("a", 7, launcher_version())
-    names = at_launch(["placeholder=", "minted=", "refusal="])
+    names = at_launch(["placeholder=", "minted="])
     assert [(probe["name"], probe["outcome"]) for probe in found["probes"]] == [(name, "held") for name in names]
     times = found["times"]
     assert times["begun"] <= times["tested"] <= times["ended"]

@@ -70,3 +70,4 @@ def test_the_program_is_told_what_stands_for_a_credential_and_what_its_hosts_sho
     assert told(Injection("X", "x", ("x.test",)))[1:] == ["minted=x.test/", "opened=api.anthropic.com", refusal]
     assert told(Injection("X", "x", ("x.test",)), api_anthropic_com=False)[1:] == ["minted=x.test/", refusal]
     assert told() == ["opened=api.anthropic.com"] and told(api_anthropic_com=False) == []
+    assert not list(seals.credential_words([], watched(["api.anthropic.com"], [], {}), has_moved=True))

@@ -297,7 +297,8 @@ sub sidecar {
 sub credentials {
     say_seal('placeholders', placeholders()) if $told{placeholder};
     say_seal('issuer', of_all(\&issuer, @talks));
-    say_seal('broker', of_all(\&refuses, grep { $_->{path} } @talks)) if $told{refusal};
+    my @brokered = grep { $_->{path} } @talks;
+    say_seal('broker', of_all(\&refuses, @brokered)) if @brokered;
 }
 
 # What stands for each credential is under its name in the values, and nothing else is; nor in what the image brings,

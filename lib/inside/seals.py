@@ -57,7 +57,7 @@ WITNESS = "witness"  # what can be seen from the bottle's network, seen by our o
 _ALWAYS = ("routes", "gateway", "egress", "host", "metadata", "names", "ipv6", "capabilities", "sidecar")
 PLACEHOLDERS, PLACEHOLDER = "placeholders", "placeholder="  # the seal, and how what is told of one begins
 OF_VALUES = (PLACEHOLDER, "once=", "folder=")  # how what is told of the session's values begins
-_TOLD = {PLACEHOLDERS: (PLACEHOLDER,), "issuer": ("minted=", "own=", "opened="), "broker": ("refusal=",)}
+_TOLD = {PLACEHOLDERS: (PLACEHOLDER,), "issuer": ("minted=", "own=", "opened="), "broker": ("minted=", "own=")}
 
 Outcome = Literal["held", "silent", "broken"]
 
@@ -115,12 +115,15 @@ class SelfTest:
 AT_START = SelfTest()
 
 
-def credential_words(credentials: Sequence[Injection], watched: Iterable[Watched]) -> Iterator[str]:
+def credential_words(
+    credentials: Sequence[Injection], watched: Iterable[Watched], has_moved: bool = False
+) -> Iterator[str]:
     """Yield what the program in the bottle is told of credentials: what stands for them, and what their hosts show.
 
     Args:
         credentials: what the broker puts in.
         watched: what becomes of each host's traffic.
+        has_moved: whether the manifest says that the model is elsewhere, so that nothing is asked at its usual place.
     """
     opened = {plain(one.host) for one in watched if one.inspected}
     brokered = sorted({host for each in credentials for host in each.hosts})
@@ -130,7 +133,7 @@ def credential_words(credentials: Sequence[Injection], watched: Iterable[Watched
         granted = [path for each in credentials if host in each.hosts for path in each.paths] or ["/"]
         yield f"{'minted' if host in opened else 'own'}={host}{granted[0].removesuffix('*')}"
     has_model = any(each.variable in broker_config.MODEL_KEYS for each in credentials)
-    if not has_model and MODEL_HOST in opened - set(brokered):
+    if not has_model and not has_moved and MODEL_HOST in opened - set(brokered):
         yield f"opened={MODEL_HOST}"
     if credentials:
         yield f"refusal={broker_config.REFUSED}"
