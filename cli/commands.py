@@ -21,6 +21,7 @@ START_OPTIONS = (
 )
 START_USAGE = f"start {START_OPTIONS} <agent> [-- <claude args>]"
 STOP_USAGE = "stop <agent>|--all"
+LINK_LOST = "the way to an engine elsewhere was lost"
 
 
 def agent_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -68,7 +69,7 @@ def approve(yes: bool, as_json: bool) -> int:
     cls=ShellCommand,
     usage="bring <agent>",
     example="bring implementer",
-    statuses={"1": "an error, which is named; or some of the work could not come"},
+    statuses={"1": "an error, which is named; or some of the work could not come", "69": LINK_LOST},
 )
 @click.argument("agent", shell_complete=agent_names)
 def bring(agent: str) -> int:
@@ -198,6 +199,7 @@ def edit(agent: str) -> int:
     statuses={
         "0": "the command's own, as every other",
         "1": "an error, which is named",
+        "69": LINK_LOST,
         "127": "the bottle is not ready, or has no such command",
     },
 )
@@ -270,6 +272,7 @@ def list_command(everybodys: bool, as_data: bool, place: bool, what: str | None)
         "logs --denied implementer   # each host that was refused, how often, and what would allow it",
         "logs --denied -f implementer   # each refusal as it comes",
     ),
+    statuses={"69": LINK_LOST},
 )
 @click.option("--denied", "denied", is_flag=True, help="only what was refused, counted by host")
 @click.option("--follow", "-f", "follow", is_flag=True, help="go on until the bottle ends; with --denied each refusal")
@@ -298,7 +301,7 @@ def logs(denied: bool, follow: bool, as_data: bool, agent: str) -> int:
     statuses={
         "0": "the session ended well, or the answer was no",
         "1": "an error, which is named; or something could not be removed",
-        "69": "the sidecar or the broker ended before the session did, or the way to an engine elsewhere was lost",
+        "69": f"the sidecar or the broker ended before the session did, or {LINK_LOST}",
         "other": "the session's own",
     },
 )
@@ -398,7 +401,7 @@ def stop(everybody: bool, agent: str | None) -> int:
     cls=ShellCommand,
     usage="verify <agent>",
     example="verify implementer",
-    statuses={"1": "an error, which is named; or a seal is broken"},
+    statuses={"1": "an error, which is named; or a seal is broken", "69": LINK_LOST},
 )
 @click.argument("agent", shell_complete=agent_names)
 @click.pass_context
