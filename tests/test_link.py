@@ -36,6 +36,8 @@ def read(name):
     except OSError:
         return ""
 if "-O" in sys.argv:
+    with open(os.path.join(folder, "cancelled"), "a") as cancelled:
+        print(sys.argv[sys.argv.index("-L") + 1], file=cancelled)
     sys.exit(255)
 with open(os.path.join(folder, "calls"), "a") as calls:
     calls.write(f"{{os.getpid()}} {{' '.join(sys.argv[1:])}}\\n")
@@ -115,6 +117,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.engine.close()
 
 
+def read(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
 def ask(link: Link, *requests: bytes, end: bool = False, seconds: float = 30) -> bytes:
     """Say some requests on one connection, awaiting a ping's answer, and that it was all; return what comes."""
     said = b""
@@ -160,9 +166,8 @@ def test_a_broken_connection_is_said_and_opened_again_to_the_same_engine(place: 
     assert until(lambda: link_lost(link.held) != "")
     assert b'"ID": "ONE"' in ask(link, PING, INFO)  # held until it is there again
     first, second = (NEAR_SOCKET.findall(said) for _, said in place.calls())
-    assert (
-        first != second and [NEAR_SOCKET.sub("", said) for _, said in place.calls()] == [NEAR_SOCKET.sub("", words)] * 2
-    )
+    assert first != second
+    assert [NEAR_SOCKET.sub("", said) for _, said in place.calls()] == [NEAR_SOCKET.sub("", words)] * 2
     assert not Path(first[0]).exists()  # a connection of the user's may go on listening there
     with pytest.raises(LinkLost, match="the connection to ssh://big was lost"):
         engine.require_link()
@@ -218,10 +223,11 @@ def test_the_far_sides_own_docker_says_where_its_engine_is(place: Place) -> None
     first, second = (words for _, words in place.calls())
     assert ":/var/run/docker.sock -- big docker context inspect" in first
     assert f":{place.socket} -- big docker context inspect" in second
+    forwarded = first.split(" -L ")[1].split()[0]  # which a connection of the user's would go on with
+    assert until(lambda: read(place.folder / "cancelled") == [forwarded])
     for words in (first, second):
-        assert (
-            words.startswith("-T -a -x -o BatchMode=yes -o ClearAllForwardings=no ") and " -l me -p 2222 -L " in words
-        )
+        assert words.startswith("-T -a -x -o BatchMode=yes -o ClearAllForwardings=no ")
+        assert " -l me -p 2222 -L " in words
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:2376", "npipe:////./pipe/docker", "unix:///a:b"])

@@ -72,6 +72,7 @@ class Tunnel:
         self.spec, self.listener, self.line = spec, listener, line
         self.near = os.path.join(spec["folder"], FAR)
         self.far = spec["path"] or DEFAULT_SOCKET
+        self.words = ssh_words(spec, self.near, self.far)  # of the last one that was begun
         self.waiting: dict[socket.socket, tuple[bytes, float]] = {}  # clients: what they said, how long they wait
         self.pairs: list[Pair] = []
         self.ready: list[socket.socket] = []
@@ -96,7 +97,8 @@ class Tunnel:
         self.near = os.path.join(self.spec["folder"], f"{FAR}{self.tries}")
         self.again_at, self.until = math.inf, time.monotonic() + OPEN_SECONDS
         try:
-            self.ssh = Ssh.begin(self.spec["ssh"], ssh_words(self.spec, self.near, self.far))
+            self.words = ssh_words(self.spec, self.near, self.far)
+            self.ssh = Ssh.begin(self.spec["ssh"], self.words)
         except OSError as problem:
             self.failed(str(problem))
 
@@ -346,7 +348,7 @@ class Tunnel:
             os.unlink(self.near)
         no = subprocess.DEVNULL
         with suppress(OSError):
-            words = ["-O", "cancel", *ssh_words(self.spec, self.near, self.far)[:-1]]
+            words = ["-O", "cancel", *self.words[:-1]]
             run.spawn(self.spec["ssh"], words, stdin=no, stdout=no, stderr=no, cwd="/", new_session=True)
 
 
