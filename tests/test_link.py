@@ -178,7 +178,7 @@ PATIENT = """
 import sys, types
 package = types.ModuleType("claude_bottle"); package.__path__ = [{root!r}]; sys.modules["claude_bottle"] = package
 from claude_bottle.lib.host import tunnel
-tunnel.HOLD_SECONDS = 6.0
+tunnel.HOLD_SECONDS = 12.0
 tunnel.main(*sys.argv[1:])
 """
 
@@ -197,7 +197,7 @@ def test_what_is_asked_after_a_loss_is_held_once_and_not_each_time(
     assert until(lambda: link_lost(link.held) != "")
     assert b"the ssh connection to ssh://big is lost" in ask(link, INFO)
     for _ in range(3):
-        assert b"503" in ask(link, PING, seconds=5)  # less than it was held before
+        assert b"503" in ask(link, PING, seconds=11)  # less than it was held before
     (place.folder / "fault").unlink()
     assert until(lambda: b'"ID": "ONE"' in ask(link, PING, INFO))
 
