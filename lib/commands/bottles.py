@@ -47,8 +47,9 @@ def running(engine: Engine) -> list[Item]:
 
 def is_mine(item: Item) -> bool:
     """Say whether a bottle was started by this user on this machine: several may share an engine."""
-    owner, here = item.owner, (str(os.getuid()), os.uname().nodename, login_here())
-    return (owner.place.user, owner.place.host, owner.login or login_here()) == here
+    place = item.owner.place
+    same = (place.user, place.host) == (str(os.getuid()), os.uname().nodename)
+    return same and item.owner.login in ("", login_here())
 
 
 def shown(items: Iterable[Item], everybodys: bool) -> list[Item]:

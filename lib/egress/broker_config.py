@@ -81,8 +81,8 @@ def model_hosts(credentials: Iterable[Injection]) -> set[str]:
 def addresses(brokered: Sequence[str]) -> dict[str, str]:
     """Return the loopback address of each brokered host: its own, so that what is not HTTP can be told apart too.
 
-    Not 127.0.0.1: there a brokered name would open what the sidecar listens on. Nor where the
-    engine's resolver listens: it would answer any name.
+    Not 127.0.0.1: there a brokered name would open what the sidecar listens on. Nor where the engine's resolver
+    listens: it would answer any name.
 
     Args:
         brokered: the hosts, at most MOST_HOSTS.
@@ -133,10 +133,11 @@ def _frontend(injections: Sequence[Injection], places: Mapping[str, str]) -> Ite
     yield "  http-request set-var(txn.host) req.fhdr(host),field(1,:),lower"
     yield from _names("known", places)
     yield "  http-request deny deny_status 421 unless known"
-    yield from _seen(injections)
+    marks = _marks(injections)
+    yield from _seen(marks)
     for number, injection in enumerate(injections):
-        yield from _swap(number, injection, _marks(injections)[injection.header])
-    for mark in _marks(injections).values():
+        yield from _swap(number, injection, marks[injection.header])
+    for mark in marks.values():
         yield f"  http-request deny deny_status 403 {_said()} if {mark} !{{ var(txn.{mark}) -m found }}"
     for host in sorted({host for each in injections if each.variable in MODEL_KEYS for host in each.hosts}):
         yield (
@@ -163,9 +164,9 @@ def _marks(injections: Sequence[Injection]) -> dict[str, str]:
     return {header: f"carries{number}" for number, header in enumerate(headers)}
 
 
-def _seen(injections: Sequence[Injection]) -> Iterator[str]:
+def _seen(marks: Mapping[str, str]) -> Iterator[str]:
     """Yield what is taken down of a request before anything in it is changed."""
-    for header, mark in _marks(injections).items():
+    for header, mark in marks.items():
         yield f"  acl {mark} req.fhdr({header}) -m found"
         yield f"  http-request deny deny_status 403 {_said()} if {{ req.fhdr_cnt({header}) gt 1 }}"
     yield f"  acl walks path -m reg -i '{_WALKS}'"

@@ -271,25 +271,21 @@ def _program(credential: Credential, environ: Mapping[str, str]) -> str:
 
 
 def _said(credential: Credential, environ: Mapping[str, str]) -> str:
-    name, said = credential.injection.variable, {calls.OUT: bytearray(), calls.ERR: bytearray()}
     until = time.monotonic() + COMMAND_SECONDS
 
-    def failed(how: str) -> BottleError:
-        lines = run.decode(bytes(said[calls.ERR])).splitlines()[-LAST_LINES:]
-        return BottleError(f"the command for '{name}' {how}", [credential.at, *lines])
-
-    def in_time() -> float:
+    def awaited() -> float:
         run.on_signal()
-        if time.monotonic() >= until:
-            raise failed(f"was not done within {COMMAND_SECONDS:.0f} s")
         return until
 
-    def hear(stream: str, data: bytes) -> None:
-        said[stream] += data
+    def is_late() -> bool:
+        return time.monotonic() >= until
 
     program, words = _program(credential, environ), credential.command[1:]
-    call = calls.Call(program, words, run.child_env(), math.inf, check=in_time, interruptible=True, heard=hear)
+    call = calls.Call(program, words, run.child_env(), math.inf, check=awaited, interruptible=True, needless=is_late)
     done = calls.perform(calls.one(call))
-    if not done.ok:
-        raise failed(f"failed with status {done.status}")
-    return run.decode(bytes(said[calls.OUT]))
+    late = is_late()  # whatever its status is then: it may take its end for a good one
+    if late or not done.ok:
+        how = f"was not done within {COMMAND_SECONDS:.0f} s" if late else f"failed with status {done.status}"
+        lines = done.failure.splitlines()[-LAST_LINES:]
+        raise BottleError(f"the command for '{credential.injection.variable}' {how}", [credential.at, *lines])
+    return done.text

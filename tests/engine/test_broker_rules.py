@@ -183,19 +183,23 @@ def test_whatever_else_carries_a_credential_is_refused_and_told_in_the_log(asked
         (MODEL, "/v1/messages", {}),
         ("git.test", "/", bearer),
         ("gitlab.test", "/other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/../other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/..%2fother", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4/%2e%2e/other", {"private-token": GITLAB}),
+        ("gitlab.test", "/api/v4//other", {"private-token": GITLAB}),
         ("registry.test", "/", {"authorization": f"Bearer {REGISTRY}"}),
         ("metrics.test", "/", {"api-key": API, "application-key": "stolen"}),
         ("metrics.test", "/", {"api-key": API, "x-vault-token": "stolen"}),
         ("metrics.test", "/", {"api-key": APP}),
     )
-    assert found == [[403, broker_config.REFUSED]] * 13
-    told = {MODEL: 7, "git.test": 1, "gitlab.test": 1, "registry.test": 1, "metrics.test": 3}
+    assert found == [[403, broker_config.REFUSED]] * 17
+    told = {MODEL: 7, "git.test": 1, "gitlab.test": 5, "registry.test": 1, "metrics.test": 3}
     assert asked.refused() - before == {(host, "credential"): times for host, times in told.items()}
 
 
 def test_a_path_that_may_lead_out_of_the_granted_one_gets_nothing(asked: Asked) -> None:
-    ways = ("..", "..%2fother", "%2f..%2fother", "a%2F..%2f..%2Fother", "a%2f../other", "..;/other", ".%2fother")
-    coded = ("%2e%2e/other", "%252e%252e/other", "a%252f..%252fother", "a%5c..%5cother")
+    ways = ("..", "%2f..%2fother", "a%2F..%2f..%2Fother", "a%2f../other", "..;/other", ".%2fother")
+    coded = ("%252e%252e/other", "a%252f..%252fother", "a%5c..%5cother")
     empty = ("/other", "a//other", "%2fother", "a%2f%2fother", "a/%2fother")
     paths = [f"/api/v4/{path}" for path in (*ways, *coded, *empty)] + ["/api/../api/v4/x"]
     found = asked(*[("gitlab.test", path, {"private-token": GITLAB}) for path in paths])
